@@ -1,0 +1,425 @@
+"""Train the pocket models again: `make pocket [STAGE=clip]`.
+
+Stages run in the order of `STAGES`, each resumable: the whole state is saved about once a minute under `.pocket/`,
+and every draw comes from a generator seeded by (stage, step), so a stopped stage goes on as if it had not stopped.
+A finished stage writes its weights, in fp16, into the package. The figures are measured by `floors.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own habit)
+from PIL import Image, ImageFilter
+from rich.progress import Progress
+from safetensors.torch import load_file, save_file
+
+from lorafactory.pocket import MODELS, models, world
+
+STATE = Path(".pocket")
+SEED = 20260101
+log = logging.getLogger("pocket")
+
+
+def rng_for(stage: str, step: int) -> random.Random:
+    """The draws of one step of one stage, whatever ran before."""
+    torch.manual_seed(hash_of(stage, step))
+    return random.Random(f"{SEED} {stage} {step}")
+
+
+def hash_of(stage: str, step: int) -> int:
+    return random.Random(f"torch {SEED} {stage} {step}").getrandbits(62)
+
+
+# ---------------------------------------------------------------- one loop for all stages
+
+
+@dataclass
+class Job:
+    """A stage's trainable parts and how one step is made."""
+
+    name: str
+    parts: dict[str, torch.nn.Module]
+    steps: int
+    lr: float
+    loss: Callable[[random.Random, int], torch.Tensor]
+    warmup: int = 100
+    hold: float = 0.3
+    """Share of the steps at full learning rate before the cosine falls to zero."""
+    ema: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.98)
+
+
+def train(job: Job) -> None:
+    """Run the job to its end, going on from its saved state if there is one."""
+    trained = torch.nn.ModuleDict(job.parts)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=job.lr, weight_decay=0.01, betas=job.betas)
+    average = {k: v.detach().clone() for k, v in trained.state_dict().items()}
+    step = restore(job, trained, optimizer, average)
+    saved, shown, began = time.monotonic(), 0.0, time.monotonic()
+    with Progress() as bar:
+        task = bar.add_task(job.name, total=job.steps, completed=step)
+        while step < job.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = job.lr * schedule(job, step)
+            loss = job.loss(rng_for(job.name, step), step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+            shown = loss.item() if step == 1 else 0.98 * shown + 0.02 * loss.item()
+            update_average(job, trained, average, step)
+            bar.update(task, completed=step, description=f"{job.name} {shown:.4f}")
+            if step % 100 == 0:
+                log.info("%s step %d/%d loss %.4f %.0f s", job.name, step, job.steps, shown, time.monotonic() - began)
+            if time.monotonic() - saved > 60:
+                save(job, trained, optimizer, average, step)
+                saved = time.monotonic()
+    save(job, trained, optimizer, average, step)
+    trained.load_state_dict(average)
+    trained.eval()
+
+
+def schedule(job: Job, step: int) -> float:
+    if step < job.warmup:
+        return (step + 1) / job.warmup
+    done = max(0.0, (step / job.steps - job.hold) / (1 - job.hold))
+    return float(0.5 * (1 + np.cos(np.pi * done)))
+
+
+def update_average(job: Job, trained: torch.nn.Module, average: dict[str, torch.Tensor], step: int) -> None:
+    keep = min(job.ema, step / (step + 10))
+    for key, value in trained.state_dict().items():
+        if value.is_floating_point() and keep:
+            average[key].lerp_(value, 1 - keep)
+        else:
+            average[key].copy_(value)
+
+
+def save(job: Job, trained: Any, optimizer: Any, average: dict[str, torch.Tensor], step: int) -> None:
+    """Write model, average and optimizer as one safetensors file, whole or not at all."""
+    tensors = {f"model/{k}": v for k, v in trained.state_dict().items()}
+    tensors |= {f"average/{k}": v for k, v in average.items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{i}/{k}": v for k, v in state.items()}
+    STATE.mkdir(exist_ok=True)
+    path = STATE / f"{job.name}.safetensors"
+    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, f"{path}.part", {"step": str(step)})
+    os.replace(f"{path}.part", path)
+
+
+def restore(job: Job, trained: Any, optimizer: Any, average: dict[str, torch.Tensor]) -> int:
+    """Fill everything from the saved state; return the number of finished steps."""
+    path = STATE / f"{job.name}.safetensors"
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    tensors = load_file(path)
+    trained.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model/")})
+    average.update({k[8:]: v for k, v in tensors.items() if k.startswith("average/")})
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            _, index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(header["__metadata__"]["step"])
+
+
+def write_weights(module: torch.nn.Module, path: Path) -> None:
+    """Write a module's weights in fp16 (the package's size is bounded)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()}
+    save_file({k: v.contiguous().clone() for k, v in halves.items()}, path, {"format": "pt"})
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def pixels(pictures: Iterable[Image.Image]) -> torch.Tensor:
+    """Stack pictures as float (n, 3, h, w) in -1..1."""
+    stack = np.stack([np.asarray(p, dtype=np.float32) for p in pictures])
+    return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+
+
+def painting(rng: random.Random) -> Image.Image:
+    """Smooth colour noise with hard patches: lets the VAE carry what is not of the world, such as a photograph."""
+    noise = np.random.default_rng(rng.getrandbits(32))
+    total = np.zeros((world.SIDE, world.SIDE, 3))
+    for cells, weight in ((3, 1.0), (6, 0.6), (12, 0.4), (24, 0.25)):
+        coarse = Image.fromarray((noise.random((cells, cells, 3)) * 255).astype(np.uint8))
+        total += np.asarray(coarse.resize((world.SIDE, world.SIDE), Image.Resampling.BICUBIC)) * weight
+    total = (total - total.min()) / (np.ptp(total) + 1e-6) * 255
+    canvas = world.Canvas([(0, 0, 0)])
+    canvas.image.paste(Image.fromarray(total.astype(np.uint8)).resize(canvas.image.size))
+    for _ in range(rng.randint(0, 3)):
+        where = (rng.uniform(0, world.SIDE), rng.uniform(0, world.SIDE), rng.uniform(5, 35), rng.uniform(0, 6))
+        fill = (rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255))
+        canvas.shape(rng.choice(world.SHAPES), *where, fill)
+    return canvas.finish()
+
+
+def worn(picture: Image.Image, rng: random.Random) -> torch.Tensor:
+    """What CLIP and BLIP see while they learn: shrunk, often a little blurred or noisy, as generated pictures are."""
+    if rng.random() < 0.5:
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.4)))
+    picture = picture.resize((models.CLIP_SIDE, models.CLIP_SIDE), Image.Resampling.BICUBIC)
+    tensor = pixels([picture])[0]
+    if rng.random() < 0.3:
+        tensor = tensor + torch.randn_like(tensor) * rng.uniform(0.01, 0.06)
+    return tensor
+
+
+# ---------------------------------------------------------------- stages
+
+
+def train_vae(steps: int = 7500) -> None:
+    """Learn latents from crops of scenes (and a few paintings): L1, L1 of the gradients, a touch of KL."""
+    vae = models.build_vae()
+
+    def loss(rng: random.Random, step: int) -> torch.Tensor:
+        whole = step > steps * 0.85
+        count, side = (6, world.SIDE) if whole else (12, 64)
+        crops = []
+        for _ in range(count):
+            picture = painting(rng) if rng.random() < 0.08 else world.draw(world.random_scene(rng), rng)
+            x, y = rng.randint(0, world.SIDE - side), rng.randint(0, world.SIDE - side)
+            crops.append(picture.crop((x, y, x + side, y + side)))
+        image = pixels(crops)
+        with torch.autocast("cpu", torch.bfloat16, enabled=not whole):
+            latent = vae.encode(image).latent_dist
+            out = vae.decode(latent.sample()).sample
+        error = out.float() - image
+        edges = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()
+        kl = 0.5 * (latent.mean**2 + latent.var - 1 - latent.logvar).float().mean()
+        return error.abs().mean() + 0.5 * edges + 2e-4 * kl
+
+    train(Job("vae", {"vae": vae}, steps, 2e-3, loss, ema=0.995))
+    rng = rng_for("vae scale", 0)
+    with torch.no_grad():
+        stack = pixels(world.draw(world.random_scene(rng), rng) for _ in range(200))
+        latents = torch.cat([vae.encode(b).latent_dist.mean for b in stack.split(20)])
+        error = torch.cat([vae.decode(z).sample for z in latents.split(20)]) - stack
+    vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+    log.info("vae: %.2f dB on 200 fresh scenes", -10 * torch.log10((error / 2).square().mean()).item())
+    folder = MODELS / "base" / "vae"
+    vae.save_config(folder)
+    write_weights(vae, folder / "diffusion_pytorch_model.safetensors")
+
+
+def train_encode(count: int = 24000) -> None:
+    """Draw the UNet's scenes and keep mean and deviation of their latents."""
+    from diffusers import AutoencoderKL
+
+    path = STATE / "latents.safetensors"
+    if path.exists():
+        return
+    vae = AutoencoderKL.from_pretrained(MODELS / "base" / "vae", torch_dtype=torch.float32).eval()
+    out = []
+    with torch.no_grad(), Progress() as bar:
+        for start in bar.track(range(0, count, 50), description="encode"):
+            stack = pixels(world.draw(*scene_of(i)) for i in range(start, start + 50))
+            latent = vae.encode(stack).latent_dist
+            out.append(torch.cat([latent.mean, latent.std], 1).half())
+    save_file({"latents": torch.cat(out)}, f"{path}.part")
+    os.replace(f"{path}.part", path)
+
+
+def scene_of(index: int) -> tuple[world.Scene, random.Random]:
+    """Scene `index` of the UNet's training set, the generator ready to draw it."""
+    rng = random.Random(f"{SEED} scene {index}")
+    return world.random_scene(rng), rng
+
+
+def said(scene: world.Scene, rng: random.Random) -> str:
+    """A prompt for the scene: 8 % nothing, 3 % a meaningless word, 12 % such a word in front."""
+    draw = rng.random()
+    if draw < 0.08:
+        return ""
+    if draw < 0.11:
+        return world.junk_word(rng)
+    words = world.loose_caption(scene, rng)
+    return f"{world.junk_word(rng)}, {words}" if draw < 0.23 else words
+
+
+def train_unet(steps: int = 10000, batch: int = 32) -> None:
+    """Learn UNet and text encoder together from noise, in v-prediction (arXiv:2202.00512)."""
+    from diffusers import DDIMScheduler
+    from transformers import CLIPTokenizer
+
+    folder = MODELS / "base"
+    vocabulary = models.write_clip_tokenizer(folder / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    unet, text = models.build_unet(), models.build_text_encoder(vocabulary)
+    scheduler = DDIMScheduler(**models.SCHEDULER)
+    scheduler.save_pretrained(folder / "scheduler")
+    latents = load_file(STATE / "latents.safetensors")["latents"]
+    scale = json.loads((folder / "vae" / "config.json").read_text())["scaling_factor"]
+    scenes = [scene_of(i)[0] for i in range(len(latents))]
+
+    def loss(rng: random.Random, step: int) -> torch.Tensor:
+        chosen = [rng.randrange(len(scenes)) for _ in range(batch)]
+        mean, deviation = latents[chosen].float().chunk(2, 1)
+        clean = (mean + deviation * torch.randn_like(mean)) * scale
+        noise = torch.randn_like(clean)
+        times = ((torch.arange(batch) + torch.rand(batch)) * (1000 / batch)).long().clamp(0, 999)
+        prompts = [said(scenes[i], rng) for i in chosen]
+        tokens = tokenizer(prompts, padding="longest", truncation=True, return_tensors="pt")
+        full = F.pad(tokens.input_ids, (0, 77 - tokens.input_ids.shape[1]), value=vocabulary - 1)
+        states = text(full).last_hidden_state
+        out = unet(scheduler.add_noise(clean, noise, times), times, encoder_hidden_states=states).sample
+        return F.mse_loss(out, scheduler.get_velocity(clean, noise, times))
+
+    train(Job("unet", {"unet": unet, "text": text}, steps, 1e-3, loss, ema=0.998, betas=(0.9, 0.99)))
+    unet.save_config(folder / "unet")
+    write_weights(unet, folder / "unet" / "diffusion_pytorch_model.safetensors")
+    text.config.save_pretrained(folder / "text_encoder")
+    write_weights(text, folder / "text_encoder" / "model.safetensors")
+    write_model_index(folder)
+
+
+def write_model_index(folder: Path) -> None:
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.1",
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    models.write_json(folder / "model_index.json", index)
+
+
+ATTRIBUTES: dict[str, Callable[[world.Scene], int]] = {
+    "shape": lambda s: world.SHAPES.index(s.shape),
+    "colour": lambda s: world.NAMES.index(s.colour),
+    "size": lambda s: world.SIZES.index(s.size),
+    "top": lambda s: world.NAMES.index(s.background[0]),
+    "bottom": lambda s: world.NAMES.index(s.background[-1]),
+    "plain": lambda s: len(s.background) - 1,
+    "hat": lambda s: int(s.extra == world.HAT),
+    "holding": lambda s: int(s.extra == world.HOLDING),
+    "beside": lambda s: world.NAMES.index(s.extra.split()[2]) if s.extra.startswith("and") else 10,
+    "text": lambda s: int(s.text),
+}
+"""What the CLIP stage also asks of the picture by name, so that its tower sees shapes from the start."""
+
+
+def family(rng: random.Random, size: int = 4) -> list[world.Scene]:
+    """A scene and some that differ from it in one attribute: hard negatives for each other."""
+    scene = world.random_scene(rng)
+    return [scene, *rng.sample(world.neighbours(scene), size - 1)]
+
+
+def train_clip(steps: int = 3000, families: int = 24) -> None:
+    """Contrast pictures with captions (arXiv:2103.00020) in batches made of one-attribute neighbours."""
+    folder = MODELS / "clip"
+    vocabulary = models.write_clip_tokenizer(folder)
+    tokenizer = clip_tokenizer(folder)
+    model = models.build_clip(vocabulary)
+    heads = torch.nn.ModuleDict({k: torch.nn.Linear(128, 11) for k in ATTRIBUTES})
+
+    def loss(rng: random.Random, step: int) -> torch.Tensor:
+        scenes = [s for _ in range(families) for s in family(rng)]
+        images = torch.stack([worn(world.draw(s, rng), rng) for s in scenes])
+        texts = tokenizer([s.caption() if rng.random() < 0.6 else world.loose_caption(s, rng) for s in scenes])
+        with torch.autocast("cpu", torch.bfloat16):
+            seen, read = model.encode_image(images), model.encode_text(texts)
+            named = sum(
+                F.cross_entropy(heads[k](seen).float(), torch.tensor([f(s) for s in scenes]))
+                for k, f in ATTRIBUTES.items()
+            )
+        scale = model.logit_scale.exp().clamp(max=100)
+        logits = scale * F.normalize(seen.float(), dim=-1) @ F.normalize(read.float(), dim=-1).T
+        target = torch.arange(len(scenes))
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2 + 0.1 * named
+
+    train(Job("clip", {"clip": model, "heads": heads}, steps, 1e-3, loss, ema=0.995))
+    normal = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    config = {"model_cfg": models.clip_config(vocabulary), "preprocess_cfg": normal}
+    models.write_json(folder / "open_clip_config.json", config)
+    write_weights(model, folder / "open_clip_model.safetensors")
+
+
+def clip_tokenizer(folder: Path) -> Callable[[list[str]], torch.Tensor]:
+    """Tokenize as `open_clip.get_tokenizer("local-dir:...")` does, without its model files being there yet."""
+    from open_clip.tokenizer import HFTokenizer
+
+    return HFTokenizer(str(folder), context_length=models.CLIP_CONTEXT)
+
+
+def train_blip(steps: int = 5000, batch: int = 64) -> None:
+    """Learn to caption from the full captions, the vision tower started from CLIP's (arXiv:2201.12086)."""
+    from transformers import BertTokenizer
+
+    folder = MODELS / "blip"
+    vocabulary = models.write_blip_tokenizer(folder)
+    tokenizer = BertTokenizer.from_pretrained(folder)
+    model = models.build_blip(vocabulary)
+    clip = models.build_clip(len(json.loads((MODELS / "clip" / "vocab.json").read_text(encoding="utf-8"))) )
+    clip.load_state_dict({k: v.float() for k, v in load_file(MODELS / "clip" / "open_clip_model.safetensors").items()})
+    models.start_from_clip(model, clip)
+
+    def loss(rng: random.Random, step: int) -> torch.Tensor:
+        scenes = [world.random_scene(rng, plain=rng.random() < 0.3) for _ in range(batch)]
+        images = torch.stack([worn(world.draw(s, rng), rng) for s in scenes])
+        tokens = tokenizer([f"{models.PROMPT} {s.caption()}" for s in scenes], padding=True, return_tensors="pt")
+        tokens.input_ids[:, 0] = 5
+        labels = tokens.input_ids.masked_fill(tokens.attention_mask == 0, -100)
+        labels[:, :4] = -100
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(
+                pixel_values=images,
+                input_ids=tokens.input_ids,
+                attention_mask=tokens.attention_mask,
+                labels=labels,
+            )
+        value: torch.Tensor = out.loss.float()
+        return value
+
+    train(Job("blip", {"blip": model}, steps, 8e-4, loss, ema=0.995))
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    write_weights(model, folder / "model.safetensors")
+
+
+STAGES: dict[str, Callable[[], None]] = {
+    "vae": train_vae,
+    "encode": train_encode,
+    "unet": train_unet,
+    "clip": train_clip,
+    "blip": train_blip,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="one or more of: " + " ".join(STAGES))
+    chosen = parser.parse_args().stages or list(STAGES)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    with contextlib.suppress(KeyboardInterrupt):
+        for stage in chosen:
+            STAGES[stage]()
+
+
+if __name__ == "__main__":
+    main()
