@@ -1,0 +1,73 @@
+"""The chain: the steps in order, all checks before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+from lorafactory import step, steps
+from lorafactory.errors import Problem, SettingsError, raise_all
+from lorafactory.step import Result, StepSettings, Work
+from lorafactory.store import Store
+
+CHAIN = ("generate", "rename", "dedupe", "filter", "caption", "repeats", "train", "compare", "pick")
+
+
+@dataclass(frozen=True)
+class Link:
+    """One step of the chain with its settings."""
+
+    module: ModuleType
+    settings: StepSettings
+
+    @property
+    def name(self) -> str:
+        return step.name_of(self.module)
+
+
+def links(work: Work, to: str | None = None) -> list[Link]:
+    """The steps that will run, up to and including `to`; SettingsError lists every wrong setting of every step."""
+    if to and to not in CHAIN:
+        raise SettingsError(f"--to {to}: the chain has {', '.join(CHAIN)}")
+    names = CHAIN[: CHAIN.index(to) + 1] if to else CHAIN
+    found, wrong = [], []
+    for name in names:
+        if name == "generate" and not work.recipe.table(name):
+            continue
+        module = steps.get(name)
+        try:
+            found.append(Link(module, step.settings_of(module, work.recipe)))
+        except SettingsError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise SettingsError("\n".join(wrong))
+    return found
+
+
+def check(work: Work, chain: list[Link]) -> list[Problem]:
+    """What every step finds wrong or risky, without a model and without writing."""
+    return [p for link in chain for p in link.module.check(work, link.settings)]
+
+
+def run(
+    work: Work, chain: list[Link], store: Store, *, force: bool = False, say: Callable[[Result], None]
+) -> dict[str, Result]:
+    """Run the chain; the caller holds the lock. Each step's result is said as it ends."""
+    raise_all(check(work, chain))
+    store.interrupt(work.place.name)
+    for line in step.see_hand(work, store):
+        say(Result(line))
+    results = {}
+    for link in chain:
+        plan = getattr(link.module, "plan_line", None)
+        fresh = replace(work, recipe=work.recipe)
+        if plan and not step.up_to_date(
+            link.module, fresh, link.settings, step.cache_key(link.module, fresh, link.settings), store
+        ):
+            say(Result(plan(fresh, link.settings)))
+        results[link.name] = step.perform(link.module, fresh, link.settings, store, force=force)
+        say(results[link.name])
+    return results
+
+

@@ -1,0 +1,173 @@
+"""Pictures in, chosen LoRA and a report out; does only what is not up to date.
+
+\b
+For example:
+  lora make demo
+  lora make anna --from photos --base ponyDiffusionV6XL --class woman
+  lora make anna --to caption          stop to let you look; `lora make anna` goes on
+  lora make anna --set train.epochs=8  kept in loras/anna/lora.toml
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorafactory import chain, images, settings, step, trigger, workspace
+from lorafactory.files import whole
+from lorafactory.errors import InputError, NoSavePasses, Problem, raise_all
+from lorafactory.options import assignments, header_options, header_values, nested, workspace_option
+from lorafactory.report import write_report
+from lorafactory.step import Result, Work
+from lorafactory.store import Store
+from lorafactory.workspace import LoraDir, Workspace, find_workspace
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the pictures come from: `there` (go on), `drop`, `from` or `demo`."""
+
+    how: str
+    folder: Path
+
+
+def find_origin(space: Workspace, place: LoraDir, given: Path | None) -> Origin:
+    """loras/NAME, then inbox/NAME, then --from; InputError with the three ways if there is none."""
+    if given is not None:
+        if not given.is_dir():
+            raise InputError(f"--from {given}: no such folder")
+        if not images.find_sources(given):
+            raise InputError(f"--from {given}: no picture in it (jpg, png, webp, ... are looked for, also in subfolders)")
+        return Origin("from", given)
+    if place.root.is_dir():
+        return Origin("there", place.source)
+    drop = space.inbox / place.name
+    if drop.is_dir():
+        return Origin("drop", drop)
+    if place.name == DEMO:
+        return Origin("demo", place.source)
+    raise InputError(
+        f"nothing to make {place.name} from. One of:\n"
+        f"    lora make {place.name} --from FOLDER      a folder of pictures; they are copied\n"
+        f"    put the pictures into {drop}\n"
+        f"    put the pictures into {place.source}"
+    )
+
+
+def take_in(origin: Origin, place: LoraDir) -> int:
+    """Bring the originals into source/; return how many are new. What is there already, by content, is left out."""
+    place.source.mkdir(parents=True, exist_ok=True)
+    if origin.how == "drop":
+        shutil.move(str(origin.folder), str(place.source / "_drop"))
+        for child in sorted((place.source / "_drop").iterdir()):
+            os.replace(child, place.source / child.name)
+        (place.source / "_drop").rmdir()
+        return len(images.find_sources(place.source))
+    if origin.how == "demo":
+        return workspace.draw_demo(place.source)
+    if origin.how != "from":
+        return 0
+    have = {images.sha256(p) for p in images.find_sources(place.source)}
+    new = [p for p in images.find_sources(origin.folder) if images.sha256(p) not in have]
+    for path in new:
+        target = free_path(place.source / path.relative_to(origin.folder))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for companion in (path, path.with_suffix(".txt"), path.with_suffix(".caption")):
+            if companion.is_file():
+                with whole(target.with_suffix(companion.suffix)) as part:
+                    shutil.copyfile(companion, part)
+    return len(new)
+
+
+def free_path(path: Path) -> Path:
+    """The path, or one with ~2, ~3 ... where another file has it already."""
+    number, found = 2, path
+    while found.exists():
+        found = path.with_name(f"{path.stem}~{number}{path.suffix}")
+        number += 1
+    return found
+
+
+def asked(place: LoraDir, origin: Origin, header: dict[str, Any], pairs: tuple[str, ...]) -> dict[str, Any]:
+    """What goes into lora.toml: the options given, and on first sight the recipe of the demo and the trigger."""
+    values = {**header, **assignments(pairs)}
+    if origin.how == "demo":
+        values.setdefault("recipe", DEMO)
+    if "trigger" not in values and "trigger" not in settings.written(place):
+        values["trigger"] = trigger.make_trigger(place.name)
+    return values
+
+
+def make(space: Workspace, name: str, *, given: Path | None, header: dict[str, Any], pairs: tuple[str, ...],
+         to: str | None, force: bool) -> dict[str, Result]:  # fmt: skip
+    """Run the chain for one LoRA and publish what it chose."""
+    place = space.lora(name)
+    origin = find_origin(space, place, given)
+    values = asked(place, origin, header, pairs)
+    work = Work(space, place, settings.effective(space, place, nested(values)))
+    links = chain.links(work, to)
+    problems = [*base_problem(work, links), *chain.check(work, links)]
+    for problem in problems:
+        if not problem.fatal:
+            click.echo(f"note: {problem}", err=True)
+    raise_all(problems)
+    click.echo(f"workspace {space.root} ({space.how})")
+    with step.locked(place):
+        for change in settings.write(place, values):
+            click.echo(f"lora.toml {change}")
+        if (new := take_in(origin, place)) :
+            click.echo(f"source: {new} new pictures")
+        with Store(space.record) as store:
+            results = chain.run(work, links, store, force=force, say=lambda result: click.echo(result.summary))
+            if to is None:
+                write_report(work, store)
+    click.echo(closing(work, results, to))
+    if to is None and results["pick"].data.get("passed") is False:
+        raise NoSavePasses(f"no save of {place.name} passes the verdict; the best-ranked one is published, marked so")
+    return results
+
+
+def base_problem(work: Work, links: list[chain.Link]) -> list[Problem]:
+    """A missing base matters only if a step needs one."""
+    if any("base" in getattr(link.module, "MODELS", ()) for link in links):
+        _ = work.models
+    return []
+
+
+def closing(work: Work, results: dict[str, Result], to: str | None) -> str:
+    """The last lines: the file, the trigger, which save and why, the report, how to try another."""
+    place = work.place
+    if to is not None:
+        return f"stopped after {to}, as asked; look at {place.root}, then: lora make {place.name}"
+    if all(result.skipped for result in results.values()):
+        return f"everything is up to date\n{place.chosen}   report: {place.report.as_uri()}"
+    return "\n".join(
+        [
+            "",
+            f"LoRA     {place.chosen}",
+            f"trigger  {work.trigger}",
+            f"save     {results['pick'].data.get('reason') or results['pick'].summary}",
+            f"report   {place.report.as_uri()}",
+            f"another  lora pick {place.name} --epoch N",
+        ]
+    )
+
+
+@click.command(help=__doc__)
+@click.argument("name")
+@click.option("--from", "given", type=click.Path(path_type=Path), help="Folder of pictures to copy into the LoRA's source/.")
+@click.option("--to", help="Stop after this step: " + ", ".join(chain.CHAIN) + ".")
+@click.option("--set", "pairs", multiple=True, metavar="TABLE.KEY=VALUE", help="A setting, kept in lora.toml.")
+@click.option("--force", is_flag=True, help="Run every step again.")
+@header_options
+@workspace_option
+def command(name: str, given: Path | None, to: str | None, pairs: tuple[str, ...], force: bool, **options: Any) -> None:
+    space = find_workspace(options.pop("workspace"))
+    make(space, name, given=given, header=header_values(options), pairs=pairs, to=to, force=force)

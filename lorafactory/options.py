@@ -1,0 +1,164 @@
+"""A step's settings as a command: options, help and defaults come from its `Settings`, so they are written once."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import click
+from pydantic.fields import FieldInfo
+
+from lorafactory import settings, step
+from lorafactory.errors import SettingsError
+from lorafactory.step import Result, StepSettings, Work
+from lorafactory.store import Store
+from lorafactory.workspace import find_workspace, target
+
+HEADER = ("recipe", "base", "trigger", "kind", "class")
+
+
+def workspace_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--workspace",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder that holds the record and the LoRAs. [default: found as `lora --help` says]",
+    )(function)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
+
+
+def header_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a recipe says above its tables."""
+    for flag, text in (
+        ("class", "The plain word for what is learned, such as `woman`."),
+        ("kind", "person, character, style or object."),
+        ("trigger", "The token that calls the LoRA."),
+        ("base", "The model trained on: a path, part of a name under `models`, or `pocket`."),
+        ("recipe", "A name from `lora recipe list`, or a .toml file."),
+    ):
+        function = click.option(f"--{flag}", flag if flag != "class" else "class_", help=text)(function)
+    return function
+
+
+def header_values(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the header's options out of `options`; those that were not given are left out."""
+    taken = {key: options.pop(key if key != "class" else "class_", None) for key in HEADER}
+    return {key: value for key, value in taken.items() if value is not None}
+
+
+def assignments(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`train.epochs=8` to {"train.epochs": 8}; a value that is no TOML is a string."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {pair}: write it as table.key=value, as in --set train.epochs=8")
+        try:
+            values[key.strip()] = tomllib.loads(f"x = {value}")["x"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = value
+    return values
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """{"train.epochs": 8} to {"train": {"epochs": 8}}."""
+    out: dict[str, Any] = {}
+    for dotted, value in values.items():
+        *tables, key = dotted.split(".")
+        table = out
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[key] = value
+    return out
+
+
+# ---------------------------------------------------------------- one command for one step
+
+
+def command(module: ModuleType) -> click.Command:
+    """Build `lora <step> NAME_OR_FOLDER` from the module's Settings and docstring."""
+    name = step.name_of(module)
+
+    @click.pass_context
+    def body(context: click.Context, place: str, **given: Any) -> None:
+        result = run_step(module, place, given)
+        click.echo(json.dumps(dict(result.data), default=str) if given["as_json"] else shown(result))
+        context.exit(0)
+
+    made: Callable[..., Any] = body
+    for key, field in reversed(module.Settings.model_fields.items()):
+        made = option(key, field)(made)
+    for shared in (json_option, workspace_option, header_options):
+        made = shared(made)
+    made = click.option("--force", is_flag=True, help="Run even if everything is up to date.")(made)
+    made = click.option("--apply", is_flag=True, help="On a folder that is not a LoRA's: act, not only report.")(made)
+    made = click.argument("place", metavar="NAME_OR_FOLDER")(made)
+    return click.command(name, help=module.__doc__)(made)
+
+
+def option(key: str, field: FieldInfo) -> Callable[..., Any]:
+    """One setting as one option; without it the recipe decides, so click knows no default."""
+    flag = key.replace("_", "-")
+    text = f"{' '.join((field.description or '').split())} [default: {show(field)}]"
+    kind, multiple = click_type(field.annotation)
+    if kind is bool:
+        return click.option(f"--{flag}/--no-{flag}", key, default=None, help=text)
+    return click.option(f"--{flag}", key, type=kind, multiple=multiple, default=None, help=text)
+
+
+def show(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return str(value) if value not in (None, "") else "none"
+
+
+def click_type(annotation: Any) -> tuple[Any, bool]:
+    """click's type for an annotation, and whether the option may be repeated; pydantic does the fine checking."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (list, tuple):
+        return click_type(inner[0])[0], True
+    if origin is Literal:
+        return click.Choice([str(value) for value in inner]), False
+    if origin in (typing.Union, types.UnionType):
+        plain = [a for a in inner if a is not type(None)]
+        return click_type(plain[0]) if len(plain) == 1 else (str, False)
+    return (annotation if annotation in (bool, int, float, str) else str), False
+
+
+def run_step(module: ModuleType, given_place: str, given: dict[str, Any]) -> Result:
+    """Run one step on a LoRA or a folder, as its command does."""
+    workspace = find_workspace(given["workspace"])
+    place = target(workspace, given_place)
+    header = header_values(given)
+    told = {k: v for k in module.Settings.model_fields if (v := given[k]) not in (None, ())}
+    told = {k: list(v) if isinstance(v, tuple) else v for k, v in told.items()}
+    recipe = settings.effective(workspace, place, {**header, **({step.name_of(module): told} if told else {})})
+    apply = place.owned or given["apply"]
+    return in_lock(module, Work(workspace, place, recipe, apply), step.settings_of(module, recipe), given["force"])
+
+
+def in_lock(module: ModuleType, work: Work, values: StepSettings, force: bool) -> Result:
+    if not work.place.owned and work.workspace.record.exists():
+        click.echo(f"recorded in {work.workspace.record}", err=True)
+    work.workspace.root.mkdir(parents=True, exist_ok=True)
+    with Store(work.workspace.record) as store:
+        if not work.apply:
+            return step.perform(module, work, values, store, force=force)
+        with step.locked(work.place):
+            store.interrupt(work.place.name)
+            for line in step.see_hand(work, store) if work.place.owned else []:
+                click.echo(line, err=True)
+            return step.perform(module, work, values, store, force=force)
+
+
+def shown(result: Result) -> str:
+    return "\n".join([*result.lines, result.summary])

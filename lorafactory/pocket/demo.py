@@ -1,0 +1,40 @@
+"""The demo's pictures: twenty stars with an eye, and something for every step of the chain to find."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+from PIL import Image, ImageFilter, ImageOps
+
+from lorafactory.pocket import world
+from lorafactory.pocket.concepts import CONCEPTS, VIVID
+
+SEED = 7
+COUNT = 20
+
+
+def draw_demo(folder: Path, count: int = COUNT) -> int:
+    """Draw the demo's originals into `folder` as somebody's pictures come: two formats, one broken; return how many."""
+    rng = random.Random(SEED)
+    concept = CONCEPTS["eyestar"]
+    pairs = [(c, b) for c in VIVID for b in VIVID if c != b]
+    stars = [concept.draw(rng, *pair) for pair in rng.sample(pairs, count)]
+    files = {f"star {i + 1:02}.png": encode(star) for i, star in enumerate(stars)}
+    files["star 03 (copy).png"] = files["star 03.png"]
+    files["Stern für später.jpg"] = encode(stars[4], "JPEG")
+    files["star 06 flipped.png"] = encode(ImageOps.mirror(stars[5]))
+    files["out of focus.png"] = encode(stars[7].filter(ImageFilter.GaussianBlur(5)))
+    other = world.Scene("cross", "gray", "small", ("black",))
+    files["not a star.png"] = encode(world.draw(other, rng))
+    files["broken download.png"] = files["star 10.png"][: len(files["star 10.png"]) // 2]
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return len(files)
+
+
+def encode(picture: Image.Image, form: str = "PNG") -> bytes:
+    data = io.BytesIO()
+    picture.save(data, form, quality=92)
+    return data.getvalue()

@@ -1,0 +1,320 @@
+"""What every step shares: settings that are also options, the lock, up to date or run, the run row, one way to record.
+
+A step is a module of `steps/` with:
+
+    VERSION     an integer; raise it when the same input gives other output
+    Settings    a subclass of StepSettings: the recipe's table, the command's options, its help, its README row
+    check(work, settings) -> list[Problem]      no model, no writes; `make` runs every step's check first
+    run(work, settings) -> Result               does the work; records through `work.note`
+
+and, where they differ from the defaults below:
+
+    MODELS      which of "base", "clip", "blip" change the output
+    sees(work, settings) -> dict[str, str]      what it reads, name to sha256; the set's images if absent
+    outputs(work, settings) -> list[Path]       files without which the step has not happened
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Console
+from rich.progress import track
+
+from lorafactory import dataset, images
+from lorafactory.dataset import Picture, Set
+from lorafactory.errors import FailedError, Problem, SettingsError, raise_all
+from lorafactory.recipe import Recipe, say_invalid
+from lorafactory.store import Run, Store
+from lorafactory.workspace import LoraDir, ModelSet, Workspace, identity, model_set
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+BY_HAND = "by hand"
+
+
+class StepSettings(BaseModel):
+    """Base of a step's settings. A field's docstring is its help; `{"neutral": True}` marks what no output depends on."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step has to say: one line for people, and the same as data."""
+
+    summary: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    lines: Sequence[str] = ()
+    """Further lines, such as one per picture in a report."""
+    skipped: bool = False
+    """True if everything was up to date."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the record remembers of this set."""
+
+    imported: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of an original to the name of its picture, whatever became of it."""
+    hand: Mapping[str, str] = field(default_factory=dict)
+    """Picture name to what a person last did with it: removed, put back, set aside, added, changed."""
+    hand_captions: frozenset[str] = frozenset()
+    """Pictures whose caption a person wrote, changed or took away."""
+    captions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Picture name to (sha256 of the image, key of the settings) its caption was made for."""
+
+
+class Note:
+    """Writes into the run row: the only way a step records."""
+
+    def __init__(self, run: Run | None):
+        self._run = run
+
+    def __call__(
+        self,
+        picture: Picture,
+        verdict: str,
+        rule: str,
+        *,
+        score: float | None = None,
+        threshold: float | None = None,
+        rival: Picture | None = None,
+        before: str | None = None,
+        after: str | None = None,
+        why: str | None = None,
+    ) -> None:
+        """Record a decision about a picture that is still where `picture.path` says."""
+        if self._run is None:
+            return
+        other = (rival.name, rival.sha256) if rival else (None, None)
+        self._run.note(
+            picture.name,
+            picture.sha256,
+            verdict,
+            rule,
+            score=score,
+            threshold=threshold,
+            rival=other[0],
+            rival_sha256=other[1],
+            before=before,
+            after=after,
+            note=why,
+        )
+
+    def derived(self, made: Path, source: Path, how: str) -> None:
+        """Record that the file `made` came from the file `source`."""
+        if self._run is not None:
+            self._run.derived(images.sha256(made), images.sha256(source), how)
+
+    def made(self, role: str, path: Path) -> None:
+        """Record a file that the run wrote."""
+        if self._run is not None:
+            self._run.made(role, path.name, images.sha256(path))
+
+    def metric(self, step: int, name: str, value: float) -> None:
+        if self._run is not None:
+            self._run.metric(step, name, value)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step works on."""
+
+    workspace: Workspace
+    place: LoraDir
+    recipe: Recipe
+    apply: bool = True
+    """False: report what would be moved or edited, and touch nothing."""
+    note: Note = field(default_factory=lambda: Note(None))
+    past: Past = field(default_factory=Past)
+
+    @property
+    def set(self) -> Set:
+        return dataset.read_set(self.place.root, self.place.images, self.recipe.header.trigger)
+
+    @cached_property
+    def models(self) -> ModelSet:
+        return model_set(self.workspace, self.recipe.header.base)
+
+    @property
+    def trigger(self) -> str:
+        """The token that calls the LoRA: as the recipe says, else the word of a folder named `12_word`, else nothing."""
+        named = dataset.subset_of(self.place.root)
+        return self.recipe.header.trigger or (named.word if named and not self.place.owned else "")
+
+    def aside(self, picture: Picture, reason: str, rule: str, **told: Any) -> None:
+        """Record that a picture leaves the set and, unless this is only a report, move it to `set_aside/<reason>/`."""
+        self.note(picture, "set aside" if self.apply else "would be set aside", rule, **told)
+        if self.apply:
+            dataset.set_aside(self.place.root, picture, reason)
+
+    def track(self, items: Sequence[T], what: str) -> Iterable[T]:
+        """Iterate with a progress bar on stderr."""
+        return track(items, what, console=Console(stderr=True), transient=True)
+
+
+def settings_of(module: ModuleType, recipe: Recipe) -> Any:
+    """The step's settings from the recipe; SettingsError lists every wrong one."""
+    name = name_of(module)
+    try:
+        return module.Settings.model_validate(recipe.table(name))
+    except ValidationError as error:
+        problems = say_invalid(error, recipe.origins, name)
+        raise SettingsError("\n".join(p.message for p in problems)) from error
+
+
+def name_of(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+# ---------------------------------------------------------------- up to date, or run
+
+
+def cache_key(module: ModuleType, work: Work, settings: StepSettings) -> str:
+    """sha256 over the canonical JSON of everything but the inputs that changes the step's output."""
+    fields = type(settings).model_fields
+    extras = {k: v.json_schema_extra for k, v in fields.items()}
+    told = settings.model_dump(mode="json")
+    values = {k: v for k, v in told.items() if not (isinstance(e := extras[k], dict) and e.get("neutral"))}
+    models = {m: model_identity(work, m) for m in getattr(module, "MODELS", ())}
+    header = {"trigger": work.trigger, "kind": work.recipe.header.kind, "class": work.recipe.header.class_}
+    whole = [name_of(module), module.VERSION, values, models, header]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def model_identity(work: Work, kind: str) -> str:
+    """The model's content, as far as it can be known without loading it."""
+    model = getattr(work.models, kind)
+    path = Path(str(model).removeprefix("folder:"))
+    return identity(work.workspace, path) if path.exists() else str(model)
+
+
+def sees(module: ModuleType, work: Work, settings: StepSettings) -> dict[str, str]:
+    own = getattr(module, "sees", None)
+    found: dict[str, str] = own(work, settings) if own else work.set.hashes()
+    return found
+
+
+def up_to_date(module: ModuleType, work: Work, settings: StepSettings, key: str, store: Store) -> bool:
+    """True if a finished run with this key left exactly what the step would read now, and its files are there."""
+    row = store.last(work.place.name, name_of(module), key=key)
+    if row is None or store.edges(row.id, "in", "sees") != sees(module, work, settings):
+        return False
+    files: Callable[[Work, StepSettings], list[Path]] | None = getattr(module, "outputs", None)
+    return files is None or all(path.exists() for path in files(work, settings))
+
+
+def perform(
+    module: ModuleType, work: Work, settings: StepSettings, store: Store, *, force: bool = False, parent: int | None = None
+) -> Result:
+    """Check, skip if up to date, else run with a row written before and completed after. The caller holds the lock."""
+    raise_all(module.check(work, settings))
+    key = cache_key(module, work, settings)
+    name = name_of(module)
+    if not force and work.place.owned and up_to_date(module, work, settings, key, store):
+        return Result(f"{name}: up to date", skipped=True)
+    with store.run(
+        work.place.name,
+        name,
+        version=module.VERSION,
+        key=key,
+        settings=settings.model_dump(mode="json"),
+        parent=parent,
+    ) as run:
+        noted = Work(work.workspace, work.place, work.recipe, work.apply, Note(run), remember(work.place, store))
+        result: Result = module.run(noted, settings)
+        for seen, sha in sees(module, noted, settings).items():
+            run.used("sees", seen, sha)
+        snapshot(noted.set, run)
+    return result
+
+
+# ---------------------------------------------------------------- what a person did meanwhile
+
+
+def snapshot(pictures: Set, run: Run) -> None:
+    """Record the set as this run leaves it, to tell later what a person changed."""
+    for name, sha in pictures.hashes().items():
+        run.made("picture", name, sha)
+    for name, text in pictures.captions().items():
+        run.made("caption", name, text_hash(text))
+
+
+def text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def see_hand(work: Work, store: Store) -> list[str]:
+    """Record once, as `by hand`, every difference between the set and how the last run left it; return them in words."""
+    row = store.last_of(work.place.name)
+    if row is None:
+        return []
+    left, texts = store.edges(row.id, "out", "picture"), store.edges(row.id, "out", "caption")
+    now = {p.name: p for p in work.set.pictures}
+    aside = work.set.aside
+    changes: list[tuple[str, str, str, str]] = []
+    for name, sha in left.items():
+        if name not in now:
+            changes.append((name, sha, "set aside" if name in aside else "removed", ""))
+    for name, picture in now.items():
+        sha = picture.sha256
+        if name not in left:
+            was_out = [d for d in store.decisions(lora=work.place.name, sha256=sha) if d.verdict in OUT]
+            changes.append((name, sha, "put back" if was_out else "added", ""))
+        elif left[name] != sha:
+            changes.append((name, sha, "changed", ""))
+        text = picture.caption
+        if name in left and (text_hash(text) if text is not None else None) != texts.get(name):
+            changes.append((name, sha, "caption changed" if text is not None else "caption removed", text or ""))
+    if not changes:
+        return []
+    with store.run(work.place.name, BY_HAND, version=1, key="", settings={}) as run:
+        for name, sha, verdict, text in changes:
+            run.note(name, sha, verdict, BY_HAND, after=text or None)
+        snapshot(work.set, run)
+    return [f"{name}: {verdict} by hand" for name, _, verdict, _ in changes]
+
+
+OUT = ("set aside", "removed")
+_CAPTION = ("caption changed", "caption removed")
+
+
+def remember(place: LoraDir, store: Store) -> Past:
+    """Read from the record what steps need to know of this set's past."""
+    hand: dict[str, str] = {}
+    hand_captions: set[str] = set()
+    captions: dict[str, tuple[str, str]] = {}
+    imported: dict[str, str] = {}
+    for d in store.decisions(lora=place.name):
+        if d.rule == BY_HAND and d.verdict in _CAPTION:
+            hand_captions.add(d.image)
+        elif d.rule == BY_HAND:
+            hand[d.image] = d.verdict
+        elif d.verdict == "captioned":
+            captions[d.image] = (d.sha256, d.note or "")
+            hand_captions.discard(d.image)
+        elif d.verdict == "imported" and d.before:
+            imported[d.before] = d.image
+    return Past(imported, hand, frozenset(hand_captions), captions)
+
+
+def locked(place: LoraDir) -> FileLock:
+    """The lock that whatever changes a LoRA's folder holds; FailedError if somebody else has it."""
+    place.root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FailedError(f"another command is working on {place.name}; wait for it, then type the same again") from error
+    return lock

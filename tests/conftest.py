@@ -1,0 +1,84 @@
+"""What all tests share: a workspace of their own, the command line in-process, one small demo trained once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command did: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty workspace that commands of this test use."""
+    root = tmp_path / "workspace"
+    monkeypatch.setenv("LORAFACTORY_WORKSPACE", str(root))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+@pytest.fixture
+def lora(capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run the command line in this process: importing torch anew for each command would cost ten seconds."""
+    from lorafactory import cli
+
+    def run(*args: object) -> Said:
+        capfd.readouterr()
+        code = cli.run([str(a) for a in args])
+        out, err = capfd.readouterr()
+        return Said(code, out, err)
+
+    return run
+
+
+SMALL = {"pictures": 8, "epochs": 3, "repeats": 40, "batch": 4}
+"""8 pictures x 40 repeats / batch 4 = 80 steps an epoch: 240 steps, 3 saves."""
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a small demo that went through the whole chain, made once for all workers; do not write in it."""
+    shared = tmp_path_factory.getbasetemp().parent if os.environ.get("PYTEST_XDIST_WORKER") else tmp_path_factory.getbasetemp()
+    root = shared / "small-demo"
+    with FileLock(str(root) + ".lock"):
+        if not (root / "done").exists():
+            make_small_demo(root)
+            (root / "done").touch()
+    return root
+
+
+def make_small_demo(root: Path) -> None:
+    from lorafactory import cli
+    from lorafactory.pocket.demo import draw_demo
+
+    source = root / "loras" / "demo" / "source"
+    source.mkdir(parents=True)
+    draw_demo(source, SMALL["pictures"])
+    args = ["--workspace", str(root), "--recipe", "demo"]
+    sets = [f"train.epochs={SMALL['epochs']}", f"train.batch={SMALL['batch']}", f"repeats.policy={SMALL['repeats']}"]
+    sets += ["compare.seeds=[1]", 'compare.prompts=["{trigger}", "{trigger}, a large yellow star in front of a plain blue background"]']
+    code = cli.run(["make", "demo", *args, *(x for s in sets for x in ("--set", s))])
+    assert code in (0, 4), f"the small demo ended with {code}"
+
+
+@pytest.fixture
+def demo(trained: Path, space: Path) -> Iterator[Path]:
+    """A copy of the small demo's workspace to do with as one likes."""
+    shutil.copytree(trained, space)
+    yield space
