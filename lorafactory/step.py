@@ -33,7 +33,7 @@ from rich.progress import track
 
 from lorafactory import dataset, images
 from lorafactory.dataset import Picture, Set
-from lorafactory.errors import FailedError, Problem, SettingsError, raise_all
+from lorafactory.errors import FailedError, SettingsError, raise_all
 from lorafactory.recipe import Recipe, say_invalid
 from lorafactory.store import Run, Store
 from lorafactory.workspace import LoraDir, ModelSet, Workspace, identity, model_set
@@ -44,7 +44,7 @@ BY_HAND = "by hand"
 
 
 class StepSettings(BaseModel):
-    """Base of a step's settings. A field's docstring is its help; `{"neutral": True}` marks what no output depends on."""
+    """Base of a step's settings. A field's docstring is its help; `{"neutral": True}`: no output depends on it."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
 
@@ -78,7 +78,7 @@ class Past:
 class Note:
     """Writes into the run row: the only way a step records."""
 
-    def __init__(self, run: Run | None):
+    def __init__(self, run: Run | None) -> None:
         self._run = run
 
     def __call__(
@@ -149,9 +149,11 @@ class Work:
 
     @property
     def trigger(self) -> str:
-        """The token that calls the LoRA: as the recipe says, else the word of a folder named `12_word`, else nothing."""
-        named = dataset.subset_of(self.place.root)
-        return self.recipe.header.trigger or (named.word if named and not self.place.owned else "")
+        """The token that calls the LoRA: of the recipe, else of a folder named `12_word`, else nothing."""
+        if self.recipe.header.trigger or self.place.owned:
+            return self.recipe.header.trigger
+        named = (dataset.subset_of(s.folder) for s in self.set.subsets)
+        return next((s.word for s in named if s), "")
 
     def aside(self, picture: Picture, reason: str, rule: str, **told: Any) -> None:
         """Record that a picture leaves the set and, unless this is only a report, move it to `set_aside/<reason>/`."""
@@ -161,7 +163,8 @@ class Work:
 
     def track(self, items: Sequence[T], what: str) -> Iterable[T]:
         """Iterate with a progress bar on stderr."""
-        return track(items, what, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        return track(items, what, console=console, transient=True, disable=not console.is_terminal)
 
 
 def settings_of(module: ModuleType, recipe: Recipe) -> Any:
@@ -215,8 +218,19 @@ def up_to_date(module: ModuleType, work: Work, settings: StepSettings, key: str,
     return files is None or all(path.exists() for path in files(work, settings))
 
 
+def is_done(module: ModuleType, work: Work, settings: StepSettings, store: Store) -> bool:
+    """True if the step has nothing to do."""
+    return up_to_date(module, work, settings, cache_key(module, work, settings), store)
+
+
 def perform(
-    module: ModuleType, work: Work, settings: StepSettings, store: Store, *, force: bool = False, parent: int | None = None
+    module: ModuleType,
+    work: Work,
+    settings: StepSettings,
+    store: Store,
+    *,
+    force: bool = False,
+    parent: int | None = None,
 ) -> Result:
     """Check, skip if up to date, else run with a row written before and completed after. The caller holds the lock."""
     raise_all(module.check(work, settings))
@@ -233,10 +247,12 @@ def perform(
         parent=parent,
     ) as run:
         noted = Work(work.workspace, work.place, work.recipe, work.apply, Note(run), remember(work.place, store))
-        result: Result = module.run(noted, settings)
+        try:
+            result: Result = module.run(noted, settings)
+        finally:  # also of a step that fails: what it had moved by then was not moved by hand
+            snapshot(noted.set, run)
         for seen, sha in sees(module, noted, settings).items():
             run.used("sees", seen, sha)
-        snapshot(noted.set, run)
     return result
 
 
@@ -256,7 +272,7 @@ def text_hash(text: str) -> str:
 
 
 def see_hand(work: Work, store: Store) -> list[str]:
-    """Record once, as `by hand`, every difference between the set and how the last run left it; return them in words."""
+    """Record once, as `by hand`, how the set differs from what the last run left; return it in words."""
     row = store.last_of(work.place.name)
     if row is None:
         return []
@@ -299,7 +315,7 @@ def remember(place: LoraDir, store: Store) -> Past:
     for d in store.decisions(lora=place.name):
         if d.rule == BY_HAND and d.verdict in _CAPTION:
             hand_captions.add(d.image)
-        elif d.rule == BY_HAND:
+        elif d.rule == BY_HAND and d.verdict != "kept":  # steps say `kept` of what a person did
             hand[d.image] = d.verdict
         elif d.verdict == "captioned":
             captions[d.image] = (d.sha256, d.note or "")
@@ -316,5 +332,7 @@ def locked(place: LoraDir) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise FailedError(f"another command is working on {place.name}; wait for it, then type the same again") from error
+        raise FailedError(
+            f"another command is working on {place.name}; wait for it, then type the same again"
+        ) from error
     return lock

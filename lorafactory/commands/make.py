@@ -10,7 +10,6 @@ For example:
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from typing import Any
 import click
 
 from lorafactory import chain, images, settings, step, trigger, workspace
-from lorafactory.files import whole
 from lorafactory.errors import InputError, NoSavePasses, Problem, raise_all
+from lorafactory.files import whole
 from lorafactory.options import assignments, header_options, header_values, nested, workspace_option
 from lorafactory.report import write_report
 from lorafactory.step import Result, Work
@@ -28,6 +27,8 @@ from lorafactory.store import Store
 from lorafactory.workspace import LoraDir, Workspace, find_workspace
 
 DEMO = "demo"
+COMPANIONS = (".txt", ".caption", ".json")
+"""What belongs to a picture and lies beside it: a caption, or how it was generated."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ def find_origin(space: Workspace, place: LoraDir, given: Path | None) -> Origin:
         if not given.is_dir():
             raise InputError(f"--from {given}: no such folder")
         if not images.find_sources(given):
-            raise InputError(f"--from {given}: no picture in it (jpg, png, webp, ... are looked for, also in subfolders)")
+            raise InputError(
+                f"--from {given}: no picture in it (jpg, png, webp, ... are looked for, also in subfolders)"
+            )
         return Origin("from", given)
     if place.root.is_dir():
         return Origin("there", place.source)
@@ -67,7 +70,7 @@ def take_in(origin: Origin, place: LoraDir) -> int:
     if origin.how == "drop":
         shutil.move(str(origin.folder), str(place.source / "_drop"))
         for child in sorted((place.source / "_drop").iterdir()):
-            os.replace(child, place.source / child.name)
+            child.replace(place.source / child.name)
         (place.source / "_drop").rmdir()
         return len(images.find_sources(place.source))
     if origin.how == "demo":
@@ -79,7 +82,7 @@ def take_in(origin: Origin, place: LoraDir) -> int:
     for path in new:
         target = free_path(place.source / path.relative_to(origin.folder))
         target.parent.mkdir(parents=True, exist_ok=True)
-        for companion in (path, path.with_suffix(".txt"), path.with_suffix(".caption")):
+        for companion in (path, *(path.with_suffix(s) for s in COMPANIONS)):
             if companion.is_file():
                 with whole(target.with_suffix(companion.suffix)) as part:
                     shutil.copyfile(companion, part)
@@ -95,12 +98,14 @@ def free_path(path: Path) -> Path:
     return found
 
 
-def asked(place: LoraDir, origin: Origin, header: dict[str, Any], pairs: tuple[str, ...]) -> dict[str, Any]:
+def asked(
+    space: Workspace, place: LoraDir, origin: Origin, header: dict[str, Any], pairs: tuple[str, ...]
+) -> dict[str, Any]:
     """What goes into lora.toml: the options given, and on first sight the recipe of the demo and the trigger."""
     values = {**header, **assignments(pairs)}
     if origin.how == "demo":
         values.setdefault("recipe", DEMO)
-    if "trigger" not in values and "trigger" not in settings.written(place):
+    if not settings.effective(space, place, nested(values)).header.trigger:
         values["trigger"] = trigger.make_trigger(place.name)
     return values
 
@@ -110,7 +115,7 @@ def make(space: Workspace, name: str, *, given: Path | None, header: dict[str, A
     """Run the chain for one LoRA and publish what it chose."""
     place = space.lora(name)
     origin = find_origin(space, place, given)
-    values = asked(place, origin, header, pairs)
+    values = asked(space, place, origin, header, pairs)
     work = Work(space, place, settings.effective(space, place, nested(values)))
     links = chain.links(work, to)
     problems = [*base_problem(work, links), *chain.check(work, links)]
@@ -122,7 +127,7 @@ def make(space: Workspace, name: str, *, given: Path | None, header: dict[str, A
     with step.locked(place):
         for change in settings.write(place, values):
             click.echo(f"lora.toml {change}")
-        if (new := take_in(origin, place)) :
+        if new := take_in(origin, place):
             click.echo(f"source: {new} new pictures")
         with Store(space.record) as store:
             results = chain.run(work, links, store, force=force, say=lambda result: click.echo(result.summary))
@@ -162,7 +167,9 @@ def closing(work: Work, results: dict[str, Result], to: str | None) -> str:
 
 @click.command(help=__doc__)
 @click.argument("name")
-@click.option("--from", "given", type=click.Path(path_type=Path), help="Folder of pictures to copy into the LoRA's source/.")
+@click.option(
+    "--from", "given", type=click.Path(path_type=Path), help="Folder of pictures to copy into the LoRA's source/."
+)
 @click.option("--to", help="Stop after this step: " + ", ".join(chain.CHAIN) + ".")
 @click.option("--set", "pairs", multiple=True, metavar="TABLE.KEY=VALUE", help="A setting, kept in lora.toml.")
 @click.option("--force", is_flag=True, help="Run every step again.")

@@ -1,0 +1,131 @@
+"""The record's schema, as named migrations that are only ever added.
+
+`user_version` counts the migrations a file has had. Everything here runs inside the file lock that `store.py`
+holds; each migration is one transaction, and a file that already is a record is copied beside itself first.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from lorafactory.errors import RecordError
+
+APPLICATION_ID = 0x4C6F5241  # "LoRA", so that nobody takes another program's database for a record
+
+# Rows refer to each other by integer: with text keys two million decisions took 900 MB. Views show hashes.
+# No json_valid(): with trusted_schema off, SQLite 3.40 calls it unsafe.
+_TABLES = """
+CREATE TABLE blob (
+  id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE CHECK (sha256 <> '')
+) STRICT;
+CREATE TABLE env (
+  id TEXT PRIMARY KEY, json TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE run (
+  id INTEGER PRIMARY KEY, ulid TEXT NOT NULL UNIQUE, lora TEXT NOT NULL, step TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('running', 'done', 'failed', 'stopped', 'interrupted')),
+  key TEXT NOT NULL, settings TEXT NOT NULL, started_at TEXT NOT NULL,
+  ended_at TEXT, wall_s REAL, error TEXT, parent INTEGER REFERENCES run (id),
+  agent TEXT NOT NULL DEFAULT 'user', env_id TEXT NOT NULL REFERENCES env (id)
+) STRICT;
+CREATE INDEX run_lora ON run (lora, step, status);
+CREATE TABLE edge (
+  run_id INTEGER NOT NULL REFERENCES run (id), direction TEXT NOT NULL CHECK (direction IN ('in', 'out')),
+  role TEXT NOT NULL, name TEXT NOT NULL, blob_id INTEGER NOT NULL REFERENCES blob (id),
+  PRIMARY KEY (run_id, direction, role, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX edge_blob ON edge (blob_id, direction);
+CREATE TABLE derived (
+  dst_id INTEGER NOT NULL REFERENCES blob (id), src_id INTEGER NOT NULL REFERENCES blob (id),
+  run_id INTEGER NOT NULL REFERENCES run (id), how TEXT NOT NULL,
+  PRIMARY KEY (dst_id, src_id, run_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX derived_src ON derived (src_id);
+CREATE TABLE decision (
+  id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL REFERENCES run (id), at TEXT NOT NULL, image TEXT NOT NULL,
+  blob_id INTEGER NOT NULL REFERENCES blob (id), verdict TEXT NOT NULL, rule TEXT NOT NULL, score REAL,
+  threshold REAL, rival TEXT, rival_id INTEGER REFERENCES blob (id), before TEXT, after TEXT, note TEXT
+) STRICT;
+CREATE INDEX decision_run ON decision (run_id);
+CREATE INDEX decision_blob ON decision (blob_id);
+CREATE TABLE metric (
+  run_id INTEGER NOT NULL REFERENCES run (id), name TEXT NOT NULL, step INTEGER NOT NULL, value REAL,
+  PRIMARY KEY (run_id, name, step)
+) STRICT, WITHOUT ROWID
+"""
+_VIEWS = """
+CREATE VIEW v_run AS
+  SELECT r.id, r.ulid, r.lora, r.step, r.version, r.status, r.key, r.settings, r.started_at, r.ended_at,
+         r.wall_s, r.error, p.ulid AS parent, r.agent, e.json AS env
+  FROM run r LEFT JOIN run p ON p.id = r.parent JOIN env e ON e.id = r.env_id;
+CREATE VIEW v_decision AS
+  SELECT d.id, d.run_id, r.ulid AS run, r.step, r.lora, d.at, d.image, b.sha256, d.verdict, d.rule, d.score,
+         d.threshold, d.rival, o.sha256 AS rival_sha256, d.before, d.after, d.note
+  FROM decision d JOIN run r ON r.id = d.run_id JOIN blob b ON b.id = d.blob_id
+  LEFT JOIN blob o ON o.id = d.rival_id;
+CREATE VIEW v_edge AS
+  SELECT e.run_id, r.ulid AS run, r.step, r.lora, e.direction, e.role, e.name, b.sha256
+  FROM edge e JOIN run r ON r.id = e.run_id JOIN blob b ON b.id = e.blob_id;
+CREATE VIEW v_derived AS
+  SELECT d.run_id, r.ulid AS run, r.lora, x.sha256 AS dst_sha256, s.sha256 AS src_sha256, d.how
+  FROM derived d JOIN run r ON r.id = d.run_id JOIN blob x ON x.id = d.dst_id JOIN blob s ON s.id = d.src_id
+"""
+
+
+def m001_runs_decisions_lineage(db: sqlite3.Connection) -> None:
+    """Create the core: blobs, runs, what they read and wrote, decisions, lineage, metrics."""
+    for statement in (_TABLES + ";" + _VIEWS).split(";\n"):  # executescript would commit in the middle
+        db.execute(statement)
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_runs_decisions_lineage]
+
+
+def pending(db: sqlite3.Connection, path: Path) -> list[Callable[[sqlite3.Connection], None]]:
+    """Return the migrations the file has not had; RecordError if the file is not for us."""
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    owner = int(db.execute("PRAGMA application_id").fetchone()[0])
+    filled = int(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    if owner != APPLICATION_ID and (owner or filled or version):
+        hint = "move it away, or use another --workspace"
+        raise RecordError(f"{path} is a database of another program.\n    {hint}")
+    if version > len(MIGRATIONS):
+        raise RecordError(
+            f"{path} was written by a newer lorafactory (record version {version}, this one knows "
+            f"{len(MIGRATIONS)}).\n    update lorafactory, or use another --workspace"
+        )
+    return MIGRATIONS[version:]
+
+
+def migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Bring the file to the newest schema, one transaction per migration, a backup before the first."""
+    todo = pending(db, path)
+    version = len(MIGRATIONS) - len(todo)
+    if todo and version:
+        back_up(db, path.with_name(f"{path.stem}-version-{version}{path.suffix}"))
+    for migration in todo:
+        version += 1
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            migration(db)
+            db.execute(f"PRAGMA user_version = {version}")
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+    db.execute("PRAGMA journal_mode = WAL")
+
+
+def back_up(db: sqlite3.Connection, target: Path) -> None:
+    """Copy the database to `target`, whole or not at all."""
+    partial = target.with_name(target.name + ".partial")
+    partial.unlink(missing_ok=True)
+    db.execute("VACUUM INTO ?", (str(partial),))
+    with partial.open("rb+") as handle:  # VACUUM INTO does not wait for the disk
+        os.fsync(handle.fileno())
+    partial.replace(target)

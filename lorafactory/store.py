@@ -1,0 +1,301 @@
+"""The record: runs, decisions about pictures, what came from what. SQLite, one file per workspace.
+
+Two invariants. Every write, checkpoint and close holds the file lock beside the database, and writes begin
+IMMEDIATE: deferred transactions lose writes under contention, and SQLite before 3.51.3 can corrupt a file
+that two connections write at the same instant. Rows are only added; of a run, status, end and error change.
+
+sqlite3 is used directly: sqlite-utils takes 0.9 s to import, and its transactions are deferred.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lorafactory.errors import STOPPED, LoraError, RecordError
+from lorafactory.migrations import migrate, pending
+from lorafactory.recording import (
+    Decision,
+    Relative,
+    Run,
+    RunRow,
+    canonical_json,
+    clean,
+    environment,
+    new_ulid,
+    now,
+    tidy,
+)
+
+__all__ = ["Decision", "Relative", "Run", "RunRow", "Store"]
+
+LOCK_SECONDS = 60.0
+
+_RUN = "id, ulid, lora, step, version, status, key, settings, started_at, ended_at, wall_s, error, parent"
+# Captions are left out: equal texts are equal bytes, so a text in two sets says nothing about the pictures.
+# Of what a training left, the set as it stood is no offspring of each of its pictures; the saves are.
+_READ = """edge i ON i.blob_id = hit.id AND i.direction = 'in'
+  AND i.role <> 'caption' AND i.name NOT LIKE '%.txt'"""
+_USERS = f"""WITH RECURSIVE hit (id) AS (
+  SELECT id FROM blob WHERE sha256 = ?
+  UNION SELECT d.dst_id FROM hit JOIN derived d ON d.src_id = hit.id
+  UNION SELECT o.blob_id FROM hit JOIN {_READ}
+    JOIN run r ON r.id = i.run_id AND r.step = 'train'
+    JOIN edge o ON o.run_id = r.id AND o.direction = 'out' AND o.role NOT IN ('picture', 'caption'))
+SELECT {_RUN} FROM run WHERE step = 'train' AND id IN (SELECT i.run_id FROM hit JOIN {_READ}) ORDER BY id"""
+
+_open_runs: set[str] = set()
+"""ULIDs of the runs in progress in this process, which `interrupt` leaves alone."""
+
+
+class Store:
+    """A connection to the record. Belongs to one thread and one process."""
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        """Open the record, creating and migrating it; `readonly` never creates and takes no lock."""
+        self.path = path
+        self._readonly = readonly
+        self._lock = FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS)
+        if readonly and not path.is_file():
+            raise RecordError(f"no record at {path} yet.\n    lora make NAME writes one")
+        try:
+            self._db = self._open_to_look() if readonly else self._open_to_write()
+        except sqlite3.DatabaseError as error:
+            hint = "if it is not lorafactory's, move it away; the next command begins a new one"
+            raise RecordError(f"{path} cannot be opened as the record: {error}.\n    {hint}") from error
+
+    def _open_to_write(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            return self._connect("", migrate)
+
+    def _open_to_look(self) -> sqlite3.Connection:
+        old: list[Any] = []
+        db = self._connect("?mode=ro", lambda db, path: old.extend(pending(db, path)))
+        if not old:
+            return db
+        db.close()
+        Store(self.path).close()  # migrates
+        return self._connect("?mode=ro", pending)
+
+    def _connect(self, mode: str, prepare: Callable[[sqlite3.Connection, Path], object]) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path.absolute().as_uri() + mode, uri=True, timeout=30, isolation_level=None)
+        try:
+            for pragma in (
+                "synchronous = FULL",
+                "foreign_keys = ON",
+                "trusted_schema = OFF",
+                "mmap_size = 0",
+            ):
+                db.execute(f"PRAGMA {pragma}")
+            prepare(db, self.path)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def close(self) -> None:
+        """Close the connection; the last one out folds the write-ahead log into the file."""
+        if self._readonly:
+            self._db.close()
+        else:
+            with self._locked():
+                self._db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------ writing
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise RecordError(f"another process has held {self.path} for a minute; try again later") from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """The only way to write: one IMMEDIATE transaction inside the file lock."""
+        if self._readonly:
+            raise RecordError(f"{self.path} was opened for looking only")
+        with self._locked():
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                raise RecordError(f"{self.path} cannot be written: {error}") from error
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+    @contextmanager
+    def run(
+        self,
+        lora: str,
+        step: str,
+        *,
+        version: int,
+        key: str,
+        settings: Mapping[str, object],
+        parent: int | None = None,
+        agent: str = "user",
+    ) -> Iterator[Run]:
+        """Write a row `running`, do the body, complete the row with its end and all that was noted."""
+        env = environment()
+        env_id = hashlib.sha256(env.encode()).hexdigest()
+        about = (tidy(lora), step, version, key, canonical_json(settings), parent, agent, env_id)
+        columns = "lora, step, version, key, settings, parent, agent, env_id, ulid, started_at, status"
+        with self._write() as db:
+            ulid = new_ulid()
+            db.execute("INSERT INTO env (id, json) VALUES (?, ?) ON CONFLICT DO NOTHING", (env_id, env))
+            sql = f"INSERT INTO run ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'running')"
+            row_id = int(db.execute(sql, (*about, ulid, now())).lastrowid or 0)
+        run, started = Run(self._write, row_id, ulid), time.monotonic()
+        _open_runs.add(ulid)
+        try:
+            yield run
+        except BaseException as error:
+            self._end(run, _status(error), started, _first_line(error))
+            raise
+        else:
+            self._end(run, "done", started, None)
+        finally:
+            run.ended = True
+            _open_runs.discard(ulid)
+
+    def _end(self, run: Run, status: str, started: float, error: str | None) -> None:
+        with self._write() as db:
+            run.flush(db)
+            sql = "UPDATE run SET status = ?, ended_at = ?, wall_s = ?, error = ? WHERE id = ?"
+            db.execute(sql, (status, now(), time.monotonic() - started, error, run.id))
+
+    def interrupt(self, lora: str) -> list[RunRow]:
+        """Mark this LoRA's dead `running` rows interrupted and return them. The caller holds its lock."""
+        running = self._runs("lora = ? AND status = 'running' ORDER BY id", tidy(lora))
+        dead = [row.id for row in running if row.ulid not in _open_runs]
+        if dead:
+            with self._write() as db:
+                db.executemany("UPDATE run SET status = 'interrupted' WHERE id = ?", [(i,) for i in dead])
+        return [row for i in dead for row in self._runs("id = ?", i)]
+
+    # ------------------------------------------------------------ looking
+
+    def _all(self, sql: str, *values: object) -> list[Any]:
+        return self._db.execute(sql, values).fetchall()
+
+    def _runs(self, where: str, *values: object) -> list[RunRow]:
+        return [_run_row(row) for row in self._all(f"SELECT {_RUN} FROM run WHERE {where}", *values)]
+
+    def last(self, lora: str, step: str, *, status: str = "done", key: str | None = None) -> RunRow | None:
+        """Return the newest run of a step on a LoRA, with this cache key if one is given."""
+        where = "lora = ? AND step = ? AND status = ? AND (? IS NULL OR key = ?) ORDER BY id DESC LIMIT 1"
+        return next(iter(self._runs(where, tidy(lora), step, status, key, key)), None)
+
+    def last_of(self, lora: str) -> RunRow | None:
+        """Return the newest ended run, of any step, that left files or decided something."""
+        decided = "EXISTS (SELECT 1 FROM decision WHERE run_id = run.id)"
+        left = "EXISTS (SELECT 1 FROM edge WHERE run_id = run.id AND direction = 'out')"
+        ended = "status IN ('done', 'failed', 'stopped')"
+        where = f"lora = ? AND {ended} AND ({left} OR {decided}) ORDER BY id DESC LIMIT 1"
+        return next(iter(self._runs(where, tidy(lora))), None)
+
+    def runs(self, lora: str | None = None, limit: int = 20) -> list[RunRow]:
+        """Return runs, newest first."""
+        which = "1" if lora is None else "lora = ?"
+        values = () if lora is None else (tidy(lora),)
+        return self._runs(f"{which} ORDER BY id DESC LIMIT ?", *values, limit)
+
+    def edges(self, run_id: int, direction: str, role: str | None = None) -> dict[str, str]:
+        """Return name to sha256 of what a run read (`in`) or wrote (`out`)."""
+        where = "run_id = ? AND direction = ? AND (? IS NULL OR role = ?) ORDER BY name"
+        rows = self._all(f"SELECT name, sha256 FROM v_edge WHERE {where}", run_id, direction, role, role)
+        return dict(rows)
+
+    def decisions(
+        self,
+        *,
+        lora: str | None = None,
+        image: str | None = None,
+        sha256: str | None = None,
+        rule: str | None = None,
+        run_id: int | None = None,
+    ) -> list[Decision]:
+        """Return the decisions that fit all that is given, oldest first."""
+        lora, image = lora and tidy(lora), image and tidy(image)
+        asked = {"lora": lora, "image": image, "sha256": sha256, "rule": rule, "run_id": run_id}
+        given = {column: value for column, value in asked.items() if value is not None}
+        where = " AND ".join(f"{column} = ?" for column in given) or "1"
+        rows = self._all(f"SELECT * FROM v_decision WHERE {where} ORDER BY id", *given.values())
+        return [Decision(*row) for row in rows]
+
+    def children(self, sha256: str) -> list[Relative]:
+        """Return every file that came from this one, nearest first."""
+        return self._closure(sha256, "SELECT dst_sha256, how FROM v_derived WHERE src_sha256 = ? ORDER BY run_id")
+
+    def parents(self, sha256: str) -> list[Relative]:
+        """Return every file that this one came from, nearest first."""
+        return self._closure(sha256, "SELECT src_sha256, how FROM v_derived WHERE dst_sha256 = ? ORDER BY run_id")
+
+    def _closure(self, sha256: str, sql: str) -> list[Relative]:
+        found = {sha256: Relative(sha256, 0, "")}
+        for here in (queue := [sha256]):  # level by level, so the depth is the least, and a cycle ends
+            for there, how in self._all(sql, here):
+                if there not in found:
+                    found[there] = Relative(there, found[here].depth + 1, how)
+                    queue.append(there)
+        return list(found.values())[1:]
+
+    def places(self, sha256: str) -> list[tuple[str, str]]:
+        """Return every (LoRA, name) under which the record knows these bytes."""
+        decided = "SELECT lora, image FROM v_decision WHERE sha256 = ?"
+        rows = self._all(f"SELECT lora, name FROM v_edge WHERE sha256 = ? UNION {decided}", sha256, sha256)
+        return list(rows)
+
+    def named(self, lora: str, name: str, role: str | None = None) -> list[str]:
+        """Return every sha256 that a name within a LoRA has stood for, in this role if one is given."""
+        edges = "SELECT sha256 FROM v_edge WHERE lora = ? AND name = ? AND (? IS NULL OR role = ?)"
+        decided = "SELECT sha256 FROM v_decision WHERE lora = ? AND image = ? AND ? IS NULL"
+        asked = (tidy(lora), tidy(name), role)
+        return [sha256 for (sha256,) in self._all(f"{edges} UNION {decided}", *asked, role, *asked)]
+
+    def metrics(self, run_id: int, name: str) -> list[tuple[int, float]]:
+        """Return (step, value) in order of step."""
+        rows = self._all("SELECT step, value FROM metric WHERE run_id = ? AND name = ? ORDER BY step", run_id, name)
+        return [(step, math.nan if value is None else value) for step, value in rows]
+
+    def users_of(self, sha256: str) -> list[tuple[str, RunRow]]:
+        """Return the trainings, finished or not, that saw this picture or anything that came from it."""
+        return [(row.lora, row) for row in map(_run_row, self._all(_USERS, sha256))]
+
+
+def _run_row(row: tuple[Any, ...]) -> RunRow:
+    return RunRow(*(json.loads(value) if column == 7 else value for column, value in enumerate(row)))
+
+
+def _status(error: BaseException) -> str:
+    """`stopped` is what a person or a signal asked for; the rest is `failed`."""
+    asked = isinstance(error, KeyboardInterrupt | SystemExit) or getattr(error, "exit_code", None) == STOPPED
+    return "stopped" if asked else "failed"
+
+
+def _first_line(error: BaseException) -> str:
+    kind, first = type(error).__name__, next(iter(str(error).strip().splitlines()), "")
+    return str(clean(first if first and isinstance(error, LoraError) else f"{kind}: {first}".removesuffix(": ")))

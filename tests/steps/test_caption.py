@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from judged_sets import FakeRun, scenes, with_past, work_on
+from PIL import Image
+
+from lorafactory.captioners import blip
+from lorafactory.errors import FailedError
+from lorafactory.step import Work
+from lorafactory.steps import caption as step
+from lorafactory.steps.caption import Settings
+
+
+@dataclass
+class FakeBlip:
+    """Says the colour of the upper left pixel, and nothing of red pictures; counts its calls."""
+
+    batches: list[int] = field(default_factory=list)
+    how: dict[str, Any] = field(default_factory=dict)
+
+    def caption(self, images: Sequence[Image.Image], **how: Any) -> list[str]:
+        self.batches.append(len(images))
+        self.how = how
+        corners = [image.getpixel((0, 0)) for image in images]
+        if (66, 6, 6) in corners:
+            raise RuntimeError("the picture bites\nin many lines")
+        return ["" if corner == (255, 0, 0) else f"a corner of {corner[0]} {corner[1]}" for corner in corners]
+
+
+@pytest.fixture
+def fake(monkeypatch) -> FakeBlip:
+    captioner = FakeBlip()
+    monkeypatch.setattr(blip, "load", lambda model: captioner)
+    monkeypatch.setattr(blip, "missing", lambda model: None)
+    monkeypatch.setattr(blip, "identity", lambda model: "fake")
+    return captioner
+
+
+def plains(*colours: object) -> list[Image.Image]:
+    return [Image.new("RGB", (70, 70), colour) for colour in colours]  # type: ignore[arg-type]
+
+
+def remembered(run: FakeRun) -> dict[str, tuple[str, str]]:
+    """What `step.remember` reads back from such a run."""
+    return {name: (told["sha256"], told["why"]) for name, verdict, _, told in run.rows if verdict == "captioned"}
+
+
+def captions(work: Work) -> list[str | None]:
+    return [picture.caption for picture in work.set.pictures]
+
+
+def test_trigger_then_what_is_seen(tmp_path, fake):
+    work, run = work_on(tmp_path, plains("blue", "lime", "navy"))
+    result = step.run(work, Settings(batch=2))
+    assert captions(work) == ["4nna, a corner of 0 0", "4nna, a corner of 0 255", "4nna, a corner of 0 0"]
+    assert fake.batches == [2, 1]
+    assert fake.how == {
+        "prompt": "a picture of",
+        "beams": 9,
+        "min_length": 15,
+        "max_length": 75,
+        "batch": 2,
+    }
+    assert result.summary == "caption: 3 captioned, 0 by hand, 0 up to date"
+    assert run.verdicts("0001.png") == {"blip": "captioned"}
+    told = run.told("0001.png", "blip")
+    assert (told["before"], told["after"]) == (None, "4nna, a corner of 0 0")
+
+
+def test_again_does_nothing(tmp_path, fake):
+    work, run = work_on(tmp_path, plains("blue", "lime"))
+    step.run(work, Settings())
+    work, run = with_past(work, captions=remembered(run))
+    result = step.run(work, Settings(batch=1))
+    assert result.data == {"captioned": [], "by_hand": [], "up_to_date": ["0001.png", "0002.png"]}
+    assert fake.batches == [2]
+    assert run.verdicts("0002.png") == {"up to date": "kept"}
+
+
+def test_one_new_picture_is_one_new_caption(tmp_path, fake):
+    work, run = work_on(tmp_path, plains("blue", "lime"))
+    step.run(work, Settings())
+    new = work.set.pictures[0].path.with_name("0003.png")
+    plains("navy")[0].save(new)
+    work, run = with_past(work, captions=remembered(run))
+    assert step.run(work, Settings()).data["captioned"] == ["0003.png"]
+    assert fake.batches == [2, 1]
+
+
+def test_other_settings_and_other_pixels_make_new_captions(tmp_path, fake):
+    work, run = work_on(tmp_path, plains("blue", "lime"))
+    step.run(work, Settings())
+    past = remembered(run)
+    assert step.run(with_past(work, captions=past)[0], Settings(beams=3)).data["captioned"] == ["0001.png", "0002.png"]
+    assert fake.batches == [2, 2]
+    work, run = with_past(work, captions=past)
+    plains("navy")[0].save(work.set.pictures[1].path)
+    assert step.run(work, Settings()).data["captioned"] == ["0002.png"]
+
+
+def test_another_prefix_needs_no_model(tmp_path, fake):
+    work, run = work_on(tmp_path, plains("blue"))
+    step.run(work, Settings())
+    work, _ = with_past(work, captions=remembered(run))
+    step.run(work, Settings(prefix="{trigger} {class}, "))
+    assert captions(work) == ["4nna star, a corner of 0 0"] and fake.batches == [1]
+
+
+def test_what_a_person_wrote_is_left_alone(tmp_path, fake):
+    work, run = work_on(tmp_path, plains("blue", "lime", "navy", "aqua"))
+    brought, changed, removed, _ = work.set.pictures
+    brought.write_caption("my words")
+    changed.write_caption("mended words")
+    work, run = with_past(
+        work,
+        hand_captions=frozenset({"0002.png", "0003.png"}),
+        captions={n: ("old", "old") for n in ("0002.png", "0003.png")},
+    )
+    result = step.run(work, Settings())
+    assert captions(work) == ["my words", "mended words", None, "4nna, a corner of 0 255"]
+    assert result.data["by_hand"] == ["0001.png", "0002.png", "0003.png"]
+    assert run.verdicts("0003.png") == {"by hand": "kept"}
+
+
+def test_overwrite_replaces_and_keeps_the_old_text(tmp_path, fake):
+    work, run = work_on(tmp_path, plains("blue"))
+    work.set.pictures[0].write_caption("my words")
+    step.run(work, Settings(overwrite=True))
+    assert captions(work) == ["4nna, a corner of 0 0"]
+    assert run.told("0001.png", "blip")["before"] == "my words"
+
+
+def test_captions_of_a_killed_run_are_ours(tmp_path, fake):
+    """Written, but never recorded: word for word what we would write is no person's text."""
+    work, _ = work_on(tmp_path, plains("blue", "lime"))
+    step.run(work, Settings())
+    work, run = with_past(work, hand_captions=frozenset({"0001.png", "0002.png"}))
+    assert step.run(work, Settings()).data["captioned"] == ["0001.png", "0002.png"]
+    assert fake.batches == [2] and set(remembered(run)) == {"0001.png", "0002.png"}
+
+
+def test_one_text_for_all_needs_no_model(tmp_path, fake):
+    work, run = work_on(tmp_path, plains("blue", "lime"))
+    step.run(work, Settings(text="a photo of a {class}"))
+    assert captions(work) == ["4nna, a photo of a star"] * 2
+    assert fake.batches == [] and run.verdicts("0001.png") == {"text": "captioned"}
+    work, run = with_past(work, captions=remembered(run))
+    assert step.run(work, Settings(text="a photo of a {class}")).data["captioned"] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "trigger", "expected"),
+    [
+        ({"text": "{trigger}, a photo"}, "4nna", "4nna, a photo"),
+        ({"text": "a photo of {trigger}"}, "4nna", "a photo of 4nna"),
+        ({"text": "4nna, a photo"}, "4nna", "4nna, a photo"),
+        ({"text": "a photo", "prefix": ""}, "4nna", "a photo"),
+        ({"text": "a photo"}, "", "a photo"),
+        ({"text": "a photo", "prefix": "art, "}, "", "art, a photo"),
+    ],
+)
+def test_the_prefix_comes_once(tmp_path, settings, trigger, expected):
+    work, _ = work_on(tmp_path, plains("blue"), trigger=trigger)
+    step.run(work, Settings(**settings))
+    assert captions(work) == [expected]
+
+
+def test_a_picture_without_a_caption_fails_the_step_by_name(tmp_path, fake):
+    work, run = work_on(tmp_path, plains("blue", (255, 0, 0), (66, 6, 6), "lime"))
+    work.set.pictures[3].path.write_bytes(b"no picture")
+    with pytest.raises(FailedError) as failed:
+        step.run(work, Settings())
+    assert str(failed.value).splitlines()[0] == "3 pictures have no caption, 1 have:"
+    assert "0002.png: blip said nothing" in str(failed.value)
+    assert "0003.png: the picture bites" in str(failed.value) and "many lines" not in str(failed.value)
+    assert "0004.png" in str(failed.value)
+    assert captions(work) == ["4nna, a corner of 0 0", None, None, None]
+    assert set(remembered(run)) == {"0001.png"}
+
+
+def test_a_folder_that_is_not_ours_is_only_reported_on(tmp_path, fake):
+    work, run = work_on(tmp_path, plains("blue"))
+    result = step.run(replace(work, apply=False), Settings())
+    assert captions(work) == [None] and remembered(run) == {}
+    assert result.lines == ["0001.png: would say: 4nna, a corner of 0 0"]
+    assert run.verdicts("0001.png") == {"blip": "would be captioned"}
+
+
+def test_check_says_all_that_is_wrong(tmp_path, monkeypatch):
+    work, _ = work_on(tmp_path, plains("blue"), **{"class": ""})
+    monkeypatch.setattr(blip, "missing", lambda model: "BLIP is not on this machine: x, about 1900 MB in all")
+    (problem,) = step.check(work, Settings())
+    assert problem.fatal and "1900 MB" in problem.message and "lora init --fetch" in problem.fix
+    assert step.check(work, Settings(text="{trigger}, a photo")) == []
+    wrong = Settings(text="{class}", prefix="{name}", min_length=80)
+    assert [p.message for p in step.check(work, wrong)] == [
+        "caption.prefix: {name} means nothing; known are {trigger}, {class}",
+        "caption.min_length = 80 is above max_length = 75",
+        "caption.text: there is nothing to put for {class}",
+    ]
+    (unknown,) = step.check(work, Settings(captioner="blib"))
+    assert unknown.message == "there is no captioner 'blib'; known are: blip"
+
+
+def test_check_warns_that_the_pocket_knows_only_drawings(tmp_path, monkeypatch):
+    monkeypatch.setattr(blip, "missing", lambda model: None)
+    work, _ = work_on(tmp_path, [*scenes(1), Image.new("RGB", (200, 100))])
+    (problem,) = step.check(work, Settings())
+    assert not problem.fatal and "know only drawings" in problem.message
+    assert step.check(work, Settings(text="a photo")) == []

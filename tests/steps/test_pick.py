@@ -1,0 +1,203 @@
+"""pick: the right file is copied, whole and replaceable; a person's files and choices stand."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from lorafactory import images
+from lorafactory.errors import InputError, SettingsError
+from lorafactory.recipe import Header, Recipe
+from lorafactory.step import Work
+from lorafactory.steps import pick
+from lorafactory.workspace import LoraDir, Workspace
+
+BY_VERDICT = pick.Settings()
+
+
+def write_save(path: Path, content: str, **metadata: str) -> Path:
+    header = json.dumps({"__metadata__": metadata, "t": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack("<Q", len(header)) + header + content.encode().ljust(8))
+    return path
+
+
+def write_scores(work: Work, likeness: list[float], **scores: list[float]) -> None:
+    """Scores as compare writes them: the baseline at 0.4, then a save per likeness, two cells each."""
+    columns: list[dict[str, Any]] = []
+    for epoch, like in enumerate([0.4, *likeness]):
+        name = f"anna-{epoch:06}.safetensors" if epoch else None
+        cells = []
+        for i, seed in enumerate((1, 2)):
+            file = f"cells/{epoch}-{seed}.png"
+            cells.append({"prompt": 0, "seed": seed, "likeness": like + i / 1000, "copy": False, "file": file})
+            (work.place.comparison / "cells").mkdir(parents=True, exist_ok=True)
+            images.save_png(Image.new("RGB", (48, 48), (epoch * 40, seed * 60, 0)), work.place.comparison / file)
+        save = work.place.result / str(name)
+        columns.append(
+            {
+                "save": name,
+                "label": f"epoch {epoch}" if epoch else "baseline",
+                "epoch": epoch,
+                "strength": 1.0 if epoch else 0.0,
+                "sha256": images.sha256(save) if epoch else None,
+                "likeness": like,
+                "fit": scores.get("fit", [0.3] * 9)[epoch],
+                "diversity": 0.3,
+                "copies": scores.get("copies", [0.0] * 9)[epoch],
+                "artefacts": 0.5,
+                "cells": cells,
+            }
+        )
+    told = {
+        "version": 1,
+        "strength": 1.0,
+        "set": {"floor": 0.4, "ceiling": 0.8, "diversity": 0.3},
+        "prompts": [{"text": "4nna", "trigger": True, "plain": ""}],
+        "columns": columns,
+    }
+    (work.place.comparison / "scores.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    """Three saves; by the verdict the second is chosen."""
+    place = LoraDir("anna", tmp_path / "loras" / "anna", owned=True)
+    for epoch in (1, 2, 3):
+        papers = {"modelspec.architecture": "stable-diffusion-v1/lora"}
+        write_save(place.result / f"anna-{epoch:06}.safetensors", f"epoch {epoch}", **papers)
+    header = Header(kind="person", **{"class": "woman"}, trigger="4nna")
+    made = Work(Workspace(tmp_path, "test"), place, Recipe(header, {}, {}))
+    write_scores(made, [0.5, 0.7, 0.69])
+    return made
+
+
+def chosen(work: Work) -> str:
+    return work.place.chosen.read_bytes()[-8:].decode().strip()
+
+
+def verdict(work: Work) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((work.place.comparison / "verdict.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_verdicts_save_is_copied_with_preview_and_sidecar(work: Work) -> None:
+    result = pick.run(work, BY_VERDICT)
+    assert work.place.chosen.read_bytes() == (work.place.result / "anna-000002.safetensors").read_bytes()
+    assert (result.data["passed"], result.data["epoch"], result.data["kind"]) == (True, 2, None)
+    assert "epoch 2" in result.data["reason"]
+    assert "Runner-up: epoch 3" in result.data["reason"]
+    sidecar = json.loads((work.place.root / "anna.json").read_text(encoding="utf-8"))
+    assert sidecar == {
+        "description": "anna (person, woman)",
+        "sd version": "SD1",
+        "activation text": "4nna",
+        "preferred weight": 1.0,
+        "notes": result.data["reason"],
+    }
+    assert verdict(work)["by_hand"] is None
+    assert all(path.exists() for path in pick.outputs(work, BY_VERDICT))
+
+
+def test_the_preview_is_baseline_and_pick_from_the_same_noise(work: Work) -> None:
+    pick.run(work, BY_VERDICT)
+    strip = images.load(work.place.root / "anna.png")
+    assert strip.size == (98, 48)
+    assert (strip.getpixel((20, 20)), strip.getpixel((70, 20))) == ((0, 120, 0), (80, 120, 0))  # seed 2 is the likest
+
+
+def test_a_person_chooses_and_the_verdict_is_kept_beside_it(work: Work) -> None:
+    pick.run(work, BY_VERDICT)
+    result = pick.run(work, pick.Settings(epoch=3))
+    assert chosen(work) == "epoch 3"
+    assert result.data["passed"]
+    assert result.data["reason"].startswith("epoch 3, chosen by hand. The verdict: epoch 2")
+    assert verdict(work)["by_hand"] == {"epoch": 3, "agrees": False}
+    assert verdict(work)["verdict"]["pick"] == "anna-000002.safetensors"
+
+
+def test_a_choice_by_hand_is_seen_and_the_chains_own_pick_does_not_undo_it(work: Work) -> None:
+    pick.run(work, BY_VERDICT)
+    by_verdict = pick.sees(work, BY_VERDICT)
+    pick.run(work, pick.Settings(epoch=3))
+    seen = pick.sees(work, pick.Settings(epoch=3))
+    assert pick.sees(work, BY_VERDICT) == by_verdict  # up to date: make leaves it
+    pick.run(work, pick.Settings(epoch=1))
+    assert pick.sees(work, pick.Settings(epoch=3)) != seen  # epoch 3 asked for again: not up to date
+
+
+def test_an_epoch_that_is_not_there(work: Work) -> None:
+    with pytest.raises(SettingsError, match="there are 1, 2, 3"):
+        pick.run(work, pick.Settings(epoch=4))
+    assert not work.place.chosen.exists()
+
+
+def test_a_file_that_is_not_ours_is_left_alone(work: Work) -> None:
+    write_save(work.place.chosen, "theirs")
+    before = work.place.chosen.read_bytes()
+    with pytest.raises(InputError, match="none of this LoRA's saves"):
+        pick.run(work, BY_VERDICT)
+    assert [p.fatal for p in pick.check(work, BY_VERDICT)] == [True]
+    assert work.place.chosen.read_bytes() == before
+    assert not (work.place.root / "anna.png").exists()
+
+
+def test_a_pick_of_an_earlier_training_may_be_replaced(work: Work) -> None:
+    pick.run(work, BY_VERDICT)
+    work.place.earlier_results.mkdir()
+    work.place.result.rename(work.place.earlier_results / "2026")
+    for epoch in (1, 2, 3):
+        write_save(work.place.result / f"anna-{epoch:06}.safetensors", f"new {epoch}")
+    write_scores(work, [0.5, 0.5, 0.7])
+    (work.place.comparison / "verdict.json").unlink()
+    pick.run(work, BY_VERDICT)
+    assert chosen(work) == "new 3"
+
+
+def test_a_preview_or_notes_of_ones_own_stay(work: Work) -> None:
+    pick.run(work, BY_VERDICT)
+    (work.place.root / "anna.json").write_text('{"notes": "mine"}', encoding="utf-8")
+    result = pick.run(work, pick.Settings(epoch=3))
+    assert json.loads((work.place.root / "anna.json").read_text(encoding="utf-8")) == {"notes": "mine"}
+    assert images.load(work.place.root / "anna.png").getpixel((70, 20)) == (120, 120, 0)
+    assert result.lines[-1] == "anna.json: not ours, left as it is"
+
+
+def test_when_none_passes_the_best_ranked_is_published_and_marked(work: Work) -> None:
+    write_scores(work, [0.41, 0.45, 0.44])
+    result = pick.run(work, BY_VERDICT)
+    assert (result.data["passed"], result.data["kind"], chosen(work)) == (False, "undertrained", "epoch 2")
+    assert "no save passes, undertrained" in json.loads((work.place.root / "anna.json").read_text())["notes"]
+    write_scores(work, [0.6, 0.7, 0.7], copies=[0, 0.5, 0.6, 0.7])
+    assert pick.run(work, BY_VERDICT).data["kind"] == "overtrained"
+
+
+def test_thresholds_are_settings(work: Work) -> None:
+    write_scores(work, [0.5, 0.7, 0.72], fit=[0.3, 0.3, 0.3, 0.2])
+    assert pick.run(work, BY_VERDICT).data["epoch"] == 2
+    assert pick.run(work, pick.Settings(fit=0, errors=0)).data["epoch"] == 3
+
+
+def test_scores_of_other_files_are_refused(work: Work) -> None:
+    write_save(work.place.result / "anna-000002.safetensors", "other")
+    with pytest.raises(InputError, match="lora compare anna"):
+        pick.run(work, BY_VERDICT)
+    (work.place.comparison / "scores.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="--force"):
+        pick.run(work, BY_VERDICT)
+    (work.place.comparison / "scores.json").unlink()
+    with pytest.raises(InputError, match="first `lora compare anna`"):
+        pick.run(work, BY_VERDICT)
+
+
+def test_a_foreign_folder_is_only_reported(work: Work) -> None:
+    looking = Work(work.workspace, work.place, work.recipe, apply=False)
+    result = pick.run(looking, BY_VERDICT)
+    assert result.data["epoch"] == 2
+    assert "--apply" in result.summary
+    assert not work.place.chosen.exists()

@@ -1,0 +1,531 @@
+"""The record: what was noted is there afterwards, whatever went wrong; nothing else's file is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import platform
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lorafactory import migrations, recording
+from lorafactory.commands import why
+from lorafactory.errors import STOPPED, LoraError, RecordError, SettingsError
+from lorafactory.store import Run, Store
+
+
+def sha(letter: str) -> str:
+    return letter * 64
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lorafactory.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with Store(path) as opened:
+        yield opened
+
+
+def begin(store: Store, step: str = "dedupe", lora: str = "anna", **more):
+    return store.run(lora, step, **{"version": 1, "key": "k", "settings": {}, **more})
+
+
+def query(path: Path, sql: str) -> list[tuple]:
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(sql).fetchall()
+    finally:
+        db.close()
+
+
+class StoppedError(LoraError):
+    exit_code = STOPPED
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_new_file_is_ours_durable_and_whole(path: Path):
+    with Store(path) as store:
+        assert [tuple(store._db.execute(f"PRAGMA {p}").fetchone()) for p in ("synchronous", "foreign_keys")] == [
+            (2,),
+            (1,),
+        ]
+    assert query(path, "PRAGMA application_id") == [(migrations.APPLICATION_ID,)]
+    assert query(path, "PRAGMA user_version") == [(len(migrations.MIGRATIONS),)]
+    assert query(path, "PRAGMA journal_mode") == [("wal",)]
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_the_oldest_schema_is_brought_to_the_newest(path: Path):
+    db = sqlite3.connect(path, isolation_level=None)
+    migrations.MIGRATIONS[0](db)
+    db.execute("PRAGMA user_version = 1")
+    db.execute(f"PRAGMA application_id = {migrations.APPLICATION_ID}")
+    db.execute("INSERT INTO env VALUES ('e', '{}')")
+    db.execute(
+        "INSERT INTO run (ulid, lora, step, version, status, key, settings, started_at, env_id)"
+        " VALUES ('u', 'anna', 'dedupe', 1, 'done', 'k', '{\"clip\":0.9}', '2025-01-01T00:00:00.000Z', 'e')"
+    )
+    db.close()
+    with Store(path) as store:
+        assert store.last("anna", "dedupe").settings == {"clip": 0.9}
+        with begin(store) as run:
+            run.note("0001.png", sha("a"), "kept", "equal")
+    with Store(path.with_name("fresh.db")):
+        pass
+    schema = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    assert query(path, schema) == query(path.with_name("fresh.db"), schema)
+
+
+def m002_colour(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE blob ADD COLUMN colour TEXT")
+
+
+def m003_breaks(db: sqlite3.Connection) -> None:
+    db.execute("CREATE TABLE half (id INTEGER)")
+    db.execute("INSERT INTO nowhere VALUES (1)")
+
+
+def test_migrating_backs_up_first_and_a_broken_migration_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch):
+    with Store(path) as store, begin(store) as run:
+        run.note("0001.png", sha("a"), "kept", "equal")
+    first = len(migrations.MIGRATIONS)
+    monkeypatch.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, m002_colour, m003_breaks])
+    with pytest.raises(RecordError, match="nowhere"):
+        Store(path)
+    assert query(path, "PRAGMA user_version") == [(first + 1,)]
+    assert query(path, "SELECT name FROM sqlite_master WHERE name = 'half'") == []
+    assert query(path, "SELECT sha256, colour FROM blob") == [(sha("a"), None)]
+    backup = path.with_name(f"lorafactory-version-{first}.db")
+    assert query(backup, "PRAGMA user_version") == [(first,)]
+    assert query(backup, "SELECT sha256 FROM blob") == [(sha("a"),)]
+    assert not list(path.parent.glob("*.partial"))
+
+
+def test_looking_migrates_an_old_record(path: Path, monkeypatch: pytest.MonkeyPatch):
+    Store(path).close()
+    monkeypatch.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, m002_colour])
+    with Store(path, readonly=True) as store:
+        assert store.runs() == []
+    assert query(path, "SELECT colour FROM blob") == []
+
+
+def test_newer_version_is_refused_and_left_alone(path: Path):
+    Store(path).close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    before = path.read_bytes()
+    for readonly in (False, True):
+        with pytest.raises(RecordError, match="newer lorafactory"):
+            Store(path, readonly=readonly)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_what_is_no_record_is_refused_and_left_alone(path: Path, readonly: bool):
+    path.write_text("shopping list: " + "milk, " * 1000)
+    before = path.read_bytes()
+    with pytest.raises(RecordError, match=re.escape(str(path)) + ".*not a database"):
+        Store(path, readonly=readonly)
+    assert path.read_bytes() == before
+
+
+def test_database_of_another_program_is_refused_and_left_alone(path: Path):
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE recipes (cake TEXT)")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(RecordError, match="another program"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_looking_creates_nothing_and_writes_nothing(path: Path):
+    with pytest.raises(RecordError, match="lora make NAME"):
+        Store(path, readonly=True)
+    assert not list(path.parent.iterdir())
+    Store(path).close()
+    with (
+        Store(path, readonly=True) as store,
+        pytest.raises(RecordError, match="looking only"),
+        begin(store),
+    ):
+        pass
+    assert query(path, "SELECT count(*) FROM run") == [(0,)]
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_a_run_is_a_row_from_before_it_begins(path: Path, store: Store):
+    with begin(store, settings={"clip": 0.985, "rules": ("a", "b")}) as run:
+        assert query(path, "SELECT ulid, status, ended_at FROM run") == [(run.ulid, "running", None)]
+    row = store.last("anna", "dedupe", key="k")
+    assert (row.id, row.ulid, row.status, row.error, row.version) == (run.id, run.ulid, "done", None, 1)
+    assert row.settings == {"clip": 0.985, "rules": ["a", "b"]}
+    assert row.ended_at >= row.started_at
+    assert 0 <= row.wall_s < 5
+    assert store.last("anna", "dedupe", key="other") is None
+    assert store.last("anna", "caption") is None
+    assert store.last("bert", "dedupe") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (ValueError("no such picture\nand more"), "failed", "ValueError: no such picture"),
+        (RecordError("the base is missing\n    lora init"), "failed", "the base is missing"),
+        (RuntimeError(), "failed", "RuntimeError"),
+        (KeyboardInterrupt(), "stopped", "KeyboardInterrupt"),
+        (SystemExit(1), "stopped", "SystemExit: 1"),
+        (StoppedError("it is 07:30"), "stopped", "it is 07:30"),
+    ],
+)
+def test_what_was_noted_survives_the_error(store: Store, error: BaseException, status: str, told: str):
+    with pytest.raises(type(error)), begin(store) as run:
+        run.note("0001.png", sha("a"), "kept", "equal")
+        run.made("picture", "0001.png", sha("a"))
+        run.metric(1, "loss", 0.5)
+        raise error
+    row = store.runs("anna")[0]
+    assert (row.status, row.error) == (status, told)
+    assert store.last("anna", "dedupe") is None
+    assert store.last("anna", "dedupe", status=status) == row
+    assert [d.image for d in store.decisions(run_id=run.id)] == ["0001.png"]
+    assert store.edges(run.id, "out") == {"0001.png": sha("a")}
+    assert store.metrics(run.id, "loss") == [(1, 0.5)]
+
+
+def test_notes_are_written_every_500_rows(path: Path, store: Store):
+    with begin(store) as run:
+        for number in range(1, 500):
+            run.metric(number, "loss", number / 2)
+        assert query(path, "SELECT count(*) FROM metric") == [(0,)]
+        run.metric(500, "loss", 250)
+        assert query(path, "SELECT count(*) FROM metric") == [(500,)]
+        run.metric(501, "loss", 250.5)
+    assert store.metrics(run.id, "loss") == [(n, n / 2) for n in range(1, 502)]
+
+
+def test_a_run_that_ended_takes_no_more_notes(store: Store):
+    with begin(store) as run:
+        pass
+    with pytest.raises(RuntimeError, match=run.ulid):
+        run.made("picture", "0001.png", sha("a"))
+
+
+def test_runs_nest_and_are_listed_newest_first(store: Store):
+    with begin(store, "make") as outer, begin(store, "dedupe", parent=outer.id) as inner:
+        pass
+    with begin(store, "dedupe", "bert"):
+        pass
+    assert [(r.lora, r.step, r.parent) for r in store.runs()] == [
+        ("bert", "dedupe", None),
+        ("anna", "dedupe", outer.id),
+        ("anna", "make", None),
+    ]
+    assert [r.id for r in store.runs("anna", limit=1)] == [inner.id]
+    assert store._all("SELECT parent FROM v_run WHERE id = ?", inner.id) == [(outer.ulid,)]
+
+
+def die_in_a_run(path: Path) -> None:
+    with begin(Store(path), "train") as run:
+        run.metric(1, "loss", 0.5)
+        os._exit(9)
+
+
+def forked(target, *args) -> multiprocessing.Process:
+    child = multiprocessing.get_context("fork").Process(target=target, args=args)
+    child.start()
+    return child
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs fork")
+def test_runs_of_a_process_that_died_become_interrupted_and_others_stay(path: Path):
+    child = forked(die_in_a_run, path)
+    child.join()
+    assert child.exitcode == 9
+    with Store(path) as store, begin(store, "make") as mine, begin(store, "train", "bert") as other:
+        assert [(r.step, r.status) for r in store.interrupt("anna")] == [("train", "interrupted")]
+        assert store.interrupt("anna") == []
+        assert {r.id: r.status for r in store.runs()}[mine.id] == "running"
+        assert store.last("bert", "train", status="running").id == other.id
+    assert query(path, "SELECT step, lora, status FROM run ORDER BY id") == [
+        ("train", "anna", "interrupted"),
+        ("make", "anna", "done"),
+        ("train", "bert", "done"),
+    ]
+
+
+def write_fifty(path: Path, name: str) -> None:
+    with Store(path) as store:
+        for number in range(50):
+            with begin(store, "dedupe", name) as run:
+                run.note(f"{number:04}.png", sha("a"), "kept", "equal")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs fork")
+def test_four_processes_lose_nothing(path: Path):
+    names = ["anna", "bert", "cleo", "dora"]
+    children = [forked(write_fifty, path, name) for name in names]  # all begin by creating the file
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0, 0, 0]
+    counts = "SELECT lora, count(*), count(DISTINCT image), count(DISTINCT run) FROM v_decision GROUP BY lora"
+    assert query(path, counts) == [(name, 50, 50, 50) for name in names]
+    assert query(path, "SELECT count(DISTINCT ulid) FROM run WHERE status = 'done'") == [(200,)]
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+# ---------------------------------------------------------------- decisions and lineage
+
+
+def test_a_decision_comes_back_as_it_was_noted(store: Store):
+    with begin(store) as run:
+        run.note(
+            "0002.png",
+            sha("b"),
+            "set aside",
+            "near",
+            score=0.991,
+            threshold=0.985,
+            rival="0001.png",
+            rival_sha256=sha("a"),
+            before="training_images/1_x/0002.png",
+            after="set_aside/near/0002.png",
+            note="größer",
+        )
+        run.note("0001.png", sha("a"), "kept", "near", score=math.nan)
+    aside, kept = store.decisions(lora="anna")
+    assert (aside.run, aside.run_id, aside.step, aside.lora) == (run.ulid, run.id, "dedupe", "anna")
+    assert (aside.image, aside.sha256, aside.verdict, aside.rule) == ("0002.png", sha("b"), "set aside", "near")
+    assert (aside.score, aside.threshold, aside.rival, aside.rival_sha256) == (0.991, 0.985, "0001.png", sha("a"))
+    assert (aside.before, aside.after) == ("training_images/1_x/0002.png", "set_aside/near/0002.png")
+    assert aside.note == "größer"
+    assert (kept.score, kept.rival, kept.rival_sha256) == (None, None, None)
+    assert store.decisions(image="0001.png") == store.decisions(sha256=sha("a"), run_id=run.id) == [kept]
+    assert store.decisions(lora="anna", rule="by hand") == store.decisions(lora="bert") == []
+
+
+def test_edges_by_direction_and_role_and_the_last_word_counts(store: Store):
+    with begin(store) as run:
+        run.used("sees", "0001.png", sha("a"))
+        run.made("picture", "0001.png", sha("b"))
+        run.made("picture", "0001.png", sha("c"))
+        run.made("caption", "0001.txt", sha("d"))
+    assert store.edges(run.id, "in") == {"0001.png": sha("a")}
+    assert store.edges(run.id, "out") == {"0001.png": sha("c"), "0001.txt": sha("d")}
+    assert store.edges(run.id, "out", "caption") == {"0001.txt": sha("d")}
+    assert store.named("anna", "0001.png", "picture") == [sha("c")]
+    assert store.places(sha("a")) == [("anna", "0001.png")]
+
+
+def test_the_last_run_that_left_something(store: Store):
+    with begin(store) as left:
+        left.made("picture", "0001.png", sha("a"))
+    with begin(store, "make"):
+        pass
+    with pytest.raises(ValueError, match="x"), begin(store, "caption") as failed:
+        failed.made("picture", "0001.png", sha("b"))
+        raise ValueError("x")
+    assert store.last_of("anna").id == failed.id > left.id  # what it had moved was not moved by hand
+    assert store.last_of("bert") is None
+
+
+def test_lineage_goes_all_the_way_and_ends_in_a_circle(store: Store):
+    with begin(store, "rename") as run:
+        run.derived(sha("b"), sha("a"), "converted")
+        run.derived(sha("c"), sha("b"), "cropped")
+        run.derived(sha("a"), sha("c"), "restored")
+        run.derived(sha("d"), sha("a"), "converted")
+        run.derived(sha("a"), sha("a"), "copied")
+    found = [(r.sha256[0], r.depth, r.how) for r in store.children(sha("a"))]
+    assert found == [("b", 1, "converted"), ("d", 1, "converted"), ("c", 2, "cropped")]
+    assert [(r.sha256[0], r.depth) for r in store.parents(sha("c"))] == [("b", 1), ("a", 2)]
+    assert store.children(sha("e")) == []
+
+
+def train(store: Store, lora: str, pictures: str, save: str, caption: str = "t") -> Run:
+    with begin(store, "train", lora) as run:
+        for letter in pictures:
+            run.used("sees", f"{letter}.png", sha(letter))
+            run.used("sees", f"{letter}.txt", sha(caption))
+            run.made("picture", f"{letter}.png", sha(letter))
+        run.made("save", f"{lora}-000001.safetensors", sha(save))
+    return run
+
+
+def test_users_of_a_picture_also_through_a_synthetic_one(store: Store):
+    with begin(store, "rename") as run:
+        run.derived(sha("b"), sha("a"), "converted")
+        run.derived(sha("t"), sha("b"), "captioned")
+    first = train(store, "anna", "bc", save="s")
+    with begin(store, "generate", "dora") as run:
+        run.derived(sha("g"), sha("s"), "generated")
+    second = train(store, "dora", "gh", save="z")
+    train(store, "cleo", "c", save="y")  # shares a picture and every caption with anna, and nothing with a
+    assert [(lora, row.id) for lora, row in store.users_of(sha("a"))] == [("anna", first.id), ("dora", second.id)]
+    assert [lora for lora, _ in store.users_of(sha("c"))] == ["anna", "dora", "cleo"]
+    assert [lora for lora, _ in store.users_of(sha("h"))] == ["dora"]
+    assert store.users_of(sha("e")) == []
+
+
+# ---------------------------------------------------------------- what is written down
+
+
+def test_nobody_and_no_secret_is_recorded(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/jane")
+    monkeypatch.setenv("USERPROFILE", "/home/jane")
+    key = "hf_" + "q7" * 17
+    settings = {"base": Path("/home/jane/models/x.safetensors"), "other": "/home/janet/y", "hf_token": "hunter2"}
+    with Store(path) as store:
+        with pytest.raises(OSError, match="nothing there"), begin(store, settings=settings) as run:
+            run.note("0001.png", sha("a"), "imported", "decodes", before="/home/jane/a.png", note=f"Bearer {key}")
+            run.note(f"{key}.png", sha("b"), "kept", "a name stays")
+            raise OSError(f"nothing there: '/home/jane/a.png' at https://jane:hunter2@example.org/?token={key}")
+        row = store.runs()[0]
+        assert row.settings == {"base": "~/models/x.safetensors", "other": "/home/janet/y", "hf_token": "[secret]"}
+        assert row.error == "OSError: nothing there: '~/a.png' at https://[secret]@example.org/?token=[secret]"
+        assert [(d.image, d.before, d.note) for d in store.decisions()] == [
+            ("0001.png", "~/a.png", "Bearer [secret]"),
+            (f"{key}.png", None, None),
+        ]
+        env = json.loads(store._all("SELECT env FROM v_run")[0][0])
+    assert set(env) == {"packages", "platform", "python"}
+    assert {"torch", "pillow"} <= set(env["packages"])
+    assert platform.node() not in env["platform"].split()
+    assert b"hunter2" not in path.read_bytes()
+    assert b"/home/jane/" not in path.read_bytes()
+
+
+def test_names_that_are_no_utf8_can_be_recorded_and_found(store: Store):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    with begin(store) as run:
+        run.note(name, sha("a"), "kept", "decodes")
+    assert [d.sha256 for d in store.decisions(image=name)] == store.named("anna", name) == [sha("a")]
+
+
+def test_ulids_sort_as_they_were_made(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recording, "_last", (0, 0, 0))
+    monkeypatch.setattr(recording.time, "time_ns", lambda: 1_469_918_176_385_000_000)
+    made = [recording.new_ulid() for _ in range(100)]
+    assert made == sorted(set(made))
+    assert {len(u) for u in made} == {26}
+    assert made[0].startswith("01ARYZ6S41")  # the specification's own example
+    monkeypatch.setattr(recording.time, "time_ns", lambda: 0)  # the clock went back
+    assert recording.new_ulid() > made[-1]
+
+
+def write_ulid(path: Path) -> None:
+    path.write_text(recording.new_ulid())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs fork")
+def test_ulids_of_forked_processes_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recording.time, "time_ns", lambda: 0)
+    made = [recording.new_ulid()]
+    for name in ("first", "second"):
+        forked(write_ulid, tmp_path / name).join()
+        made.append((tmp_path / name).read_text())
+    assert len({ulid[10:] for ulid in made}) == 3
+
+
+# ---------------------------------------------------------------- what `lora why` makes of it
+
+
+@pytest.fixture
+def recorded(path: Path) -> Path:
+    """A workspace in which anna was made, and 0002.png was set aside, 0003.png put back by hand."""
+    source = path.parent / "loras" / "anna" / "source"
+    source.mkdir(parents=True)
+    (source / "IMG 1.jpg").write_bytes(b"one")
+    original = hashlib.sha256(b"one").hexdigest()
+    with Store(path) as store:
+        with begin(store, "rename") as run:
+            run.used("sees", "IMG 1.jpg", original)
+            for letter, name in (("a", "0001.png"), ("b", "0002.png"), ("c", "0003.png")):
+                run.made("picture", name, sha(letter))
+            run.note("0001.png", sha("a"), "imported", "decodes", before=original)
+            run.derived(sha("a"), original, "converted")
+        with begin(store, "dedupe") as run:
+            run.note("0001.png", sha("a"), "kept", "near", score=0.4, threshold=0.985)
+            for letter, name in (("b", "0002.png"), ("c", "0003.png")):
+                aside = {"score": 0.991, "threshold": 0.985, "rival": "0001.png", "rival_sha256": sha("a")}
+                run.note(name, sha(letter), "set aside", "near", **aside)
+        with begin(store, "by hand") as run:
+            run.note("0003.png", sha("c"), "put back", "by hand")
+        with begin(store, "caption") as run:
+            run.note("0001.png", sha("a"), "captioned", "blip", after="a red star", note=sha("5"))
+        with begin(store, "train") as run:
+            run.used("sees", "0001.png", sha("a"))
+            run.used("sees", "0003.png", sha("c"))
+    return path.parent
+
+
+def told(space: Path, *args: object) -> str:
+    result = CliRunner().invoke(why.command, [*map(str, args), "--workspace", str(space)], catch_exceptions=False)
+    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "WHEN", result.stdout)
+
+
+PICTURE = """\
+anna/0001.png
+  made from IMG 1.jpg
+  WHEN  rename    imported  decodes
+  WHEN  dedupe    kept  near, 0.4 against 0.985
+  WHEN  caption   captioned  blip, "a red star"
+  trained on it: anna, WHEN, done
+"""
+
+
+def test_why_a_picture_by_name_by_original_and_by_path(recorded: Path):
+    assert told(recorded, "anna/0001.png") == PICTURE
+    source = recorded / "loras" / "anna" / "source" / "IMG 1.jpg"
+    by_original = told(recorded, "anna/IMG 1.jpg")
+    assert told(recorded, source) == by_original
+    assert by_original.splitlines() == [
+        "anna/IMG 1.jpg",
+        "  WHEN  rename    0001.png: imported  decodes",
+        "  WHEN  dedupe    0001.png: kept  near, 0.4 against 0.985",
+        '  WHEN  caption   0001.png: captioned  blip, "a red star"',
+        "  trained on it: anna, WHEN, done",
+    ]
+    copy = recorded / "elsewhere.jpg"
+    copy.write_bytes(source.read_bytes())
+    assert "the same bytes as IMG 1.jpg" in told(recorded, copy)
+    moved = recorded / "loras" / "anna" / "training_images" / "1_x" / "0002.png"  # it is in set_aside/
+    assert "0.991 against 0.985, rival 0001.png" in told(recorded, moved)
+    assert "no LoRA was trained on it" in told(recorded, moved)
+
+
+def test_why_a_lora_and_why_nothing(recorded: Path):
+    lines = told(recorded, "anna").splitlines()
+    assert [line.split()[1] for line in lines[1:6]] == ["train", "caption", "by", "dedupe", "rename"]
+    assert lines[4].endswith("1 kept, 2 set aside")
+    out = "  0002.png        set aside  by dedupe  near, 0.991 against 0.985, rival 0001.png"
+    assert lines[6:] == ["not in the set: 1", out]
+    assert told(recorded, recorded / "loras" / "anna") == told(recorded, "anna")
+    assert told(recorded).startswith("latest runs\n  WHEN  anna          train     done")
+    story = json.loads(told(recorded, "anna", "--json"))
+    assert [d["image"] for d in story["out"]] == ["0002.png"]
+    assert story["runs"][3]["verdicts"] == {"kept": 1, "set aside": 2}
+
+
+def test_why_something_unknown(recorded: Path):
+    with pytest.raises(SettingsError, match=r"nothing is recorded about bert(.|\n)*recorded LoRAs: anna"):
+        told(recorded, "bert")
+    with pytest.raises(RecordError, match="no record"):
+        told(recorded / "elsewhere")
+    assert not (recorded / "elsewhere").exists()
