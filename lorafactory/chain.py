@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 
 from lorafactory import step, steps
-from lorafactory.errors import Problem, SettingsError, raise_all
+from lorafactory.errors import Problem, SettingsError
 from lorafactory.step import Result, StepSettings, Work
 from lorafactory.store import Store
 
@@ -53,21 +53,16 @@ def check(work: Work, chain: list[Link]) -> list[Problem]:
 def run(
     work: Work, chain: list[Link], store: Store, *, force: bool = False, say: Callable[[Result], None]
 ) -> dict[str, Result]:
-    """Run the chain; the caller holds the lock. Each step's result is said as it ends."""
-    raise_all(check(work, chain))
+    """Run the chain; the caller has checked and holds the lock. Each step's result is said as it ends."""
     store.interrupt(work.place.name)
     for line in step.see_hand(work, store):
         say(Result(line))
     results = {}
     for link in chain:
-        plan = getattr(link.module, "plan_line", None)
-        fresh = replace(work, recipe=work.recipe)
-        if plan and not step.up_to_date(
-            link.module, fresh, link.settings, step.cache_key(link.module, fresh, link.settings), store
-        ):
-            say(Result(plan(fresh, link.settings)))
+        fresh = replace(work)  # reads the set anew: the step before may have changed it
+        plan_line = getattr(link.module, "plan_line", None)
+        if plan_line and (force or not step.is_done(link.module, fresh, link.settings, store)):
+            say(Result(plan_line(fresh, link.settings)))
         results[link.name] = step.perform(link.module, fresh, link.settings, store, force=force)
         say(results[link.name])
     return results
-
-

@@ -37,7 +37,9 @@ class Commands(click.Group):
     """Commands by file name; nothing is imported until one is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        found = {p.stem.replace("_", "-") for folder in ("steps", "commands") for p in (HERE / folder).glob("[a-z]*.py")}
+        found = {
+            p.stem.replace("_", "-") for folder in ("steps", "commands") for p in (HERE / folder).glob("[a-z]*.py")
+        }
         known = [name for names in SECTIONS.values() for name in names if name in found]
         return [*known, *sorted(found - set(known))]
 
@@ -81,6 +83,8 @@ def lora(verbose: bool) -> None:
     import logging
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+    for chatty in ("bitsandbytes", "diffusers", "transformers", "open_clip"):
+        logging.getLogger(chatty).setLevel(logging.INFO if verbose else logging.ERROR)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -6,7 +6,6 @@ back with any tool, and the next command takes the folder as it is.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,6 +139,6 @@ def move(picture: Picture, folder: Path) -> Path:
         target = folder / f"{picture.path.stem}~{number}{picture.path.suffix}"
         number += 1
     if picture.caption_path.exists():
-        os.replace(picture.caption_path, target.with_suffix(".txt"))
-    os.replace(picture.path, target)
+        picture.caption_path.replace(target.with_suffix(".txt"))
+    picture.path.replace(target)
     return target

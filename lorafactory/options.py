@@ -88,7 +88,7 @@ def command(module: ModuleType) -> click.Command:
     name = step.name_of(module)
 
     @click.pass_context
-    def body(context: click.Context, place: str, **given: Any) -> None:
+    def body(context: click.Context, /, place: str, **given: Any) -> None:
         result = run_step(module, place, given)
         click.echo(json.dumps(dict(result.data), default=str) if given["as_json"] else shown(result))
         context.exit(0)

@@ -30,7 +30,7 @@ class Header(BaseModel):
     recipe: str = "default"
     """The recipe below this file: a name from `lora recipe list`, or a path."""
     base: str | None = None
-    """The model trained on: part of a file name under `models`, a diffusers folder, a `.safetensors` file, a hub id, or `pocket`."""
+    """The model trained on: part of a file name under `models`, a folder, a `.safetensors` file or `pocket`."""
     kind: Kind = "person"
     """What is learned; it chooses repeats, flipping and prompts."""
     class_: str = Field("", alias="class")
@@ -99,7 +99,7 @@ def split(origin: str, data: Mapping[str, Any], steps: Collection[str], families
 def unknown_key(origin: str, key: str, known: Iterable[str]) -> str:
     """Say that `key` is unknown, with the nearest known one."""
     known = sorted(known)
-    near = difflib.get_close_matches(key.split(".")[-1], known, 1)
+    near = difflib.get_close_matches(key.rpartition(".")[2], known, 1)
     hint = f"did you mean `{near[0]}`?" if near else "known are: " + ", ".join(known)
     return f"{origin}: unknown key `{key}`: {hint}"
 

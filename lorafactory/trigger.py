@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
+import itertools
 import re
 import unicodedata
 from functools import cache
@@ -49,7 +50,7 @@ def tokens(word: str) -> list[str]:
     for piece in _PIECES.findall(word):
         parts = [*piece[:-1], piece[-1] + "</w>"]
         while len(parts) > 1:
-            ranks = [merges().get((a, b), MERGES) for a, b in zip(parts, parts[1:], strict=False)]
+            ranks = [merges().get((a, b), MERGES) for a, b in itertools.pairwise(parts)]
             best = min(ranks)
             if best == MERGES:
                 break

@@ -192,6 +192,13 @@ def model_set(workspace: Workspace, base: str | None) -> ModelSet:
     return ModelSet(locate(workspace, base), REAL_CLIP, REAL_BLIP)
 
 
+def draw_demo(folder: Path) -> int:
+    """Draw the demo's originals into `folder`; return how many."""
+    from lorafactory.pocket.demo import draw_demo as draw
+
+    return draw(folder)
+
+
 def locate(workspace: Workspace, base: str) -> Path:
     """Find a base: a path, or a unique part of the name of a checkpoint under `models`."""
     path = Path(base).expanduser()

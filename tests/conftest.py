@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,21 @@ import pytest
 from filelock import FileLock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """No test, and so no command, opens a connection: offline is the default."""
+    patch = pytest.MonkeyPatch()
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError(f"a connection was opened: {args[1:]}")
+
+    for name in ("connect", "connect_ex"):
+        patch.setattr(socket.socket, name, refuse)
+    patch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    patch.undo()
 
 
 @dataclass(frozen=True)
@@ -53,8 +69,12 @@ SMALL = {"pictures": 8, "epochs": 3, "repeats": 40, "batch": 4}
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a small demo that went through the whole chain, made once for all workers; do not write in it."""
-    shared = tmp_path_factory.getbasetemp().parent if os.environ.get("PYTEST_XDIST_WORKER") else tmp_path_factory.getbasetemp()
+    """A workspace with a small demo that went through the whole chain, made once for all; do not write in it."""
+    shared = (
+        tmp_path_factory.getbasetemp().parent
+        if os.environ.get("PYTEST_XDIST_WORKER")
+        else tmp_path_factory.getbasetemp()
+    )
     root = shared / "small-demo"
     with FileLock(str(root) + ".lock"):
         if not (root / "done").exists():
@@ -72,7 +92,10 @@ def make_small_demo(root: Path) -> None:
     draw_demo(source, SMALL["pictures"])
     args = ["--workspace", str(root), "--recipe", "demo"]
     sets = [f"train.epochs={SMALL['epochs']}", f"train.batch={SMALL['batch']}", f"repeats.policy={SMALL['repeats']}"]
-    sets += ["compare.seeds=[1]", 'compare.prompts=["{trigger}", "{trigger}, a large yellow star in front of a plain blue background"]']
+    sets += [
+        "compare.seeds=[1]",
+        'compare.prompts=["{trigger}", "{trigger}, a large yellow star in front of a plain blue background"]',
+    ]
     code = cli.run(["make", "demo", *args, *(x for s in sets for x in ("--set", s))])
     assert code in (0, 4), f"the small demo ended with {code}"
 

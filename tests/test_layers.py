@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "lorafactory"
 
 LAYERS: list[set[str]] = [
-    {"__main__"},
+    {"__main__", "manual"},
     {"cli"},
     {"commands"},
     {"options", "report", "review", "daemon"},
@@ -92,7 +92,7 @@ def test_variants_never_import_each_other():
     for group in ("steps", "commands", "families", "networks", "captioners", "encoders"):
         for path in (PACKAGE / group).glob("[a-z]*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"lorafactory.{group}."):
-                    if not (node.module or "").rpartition(".")[2].startswith("_"):
-                        wrong.append(f"{path.relative_to(PACKAGE)} -> {node.module}")
+                module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+                if module.startswith(f"lorafactory.{group}.") and not module.rpartition(".")[2].startswith("_"):
+                    wrong.append(f"{path.relative_to(PACKAGE)} -> {module}")
     assert wrong == []

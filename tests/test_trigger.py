@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from lorafactory.trigger import make_trigger, tokens
 
 
-@pytest.mark.parametrize(("name", "trigger"), [("anna", "4nna"), ("demo", "d3mo"), ("photos", "ph0tos"), ("cat", "c4t")])
+@pytest.mark.parametrize(
+    ("name", "trigger"), [("anna", "4nna"), ("demo", "d3mo"), ("photos", "ph0tos"), ("cat", "c4t")]
+)
 def test_letters_become_digits_one_at_a_time(name: str, trigger: str):
     assert make_trigger(name) == trigger
 

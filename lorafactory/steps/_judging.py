@@ -24,7 +24,7 @@ FLOOR = 10
 """Pictures below which opinions take nothing out of a set."""
 SHARE = 3
 """Opinions take at most one in so many pictures out of a set."""
-OPINIONS = frozenset({"similar", "mirrored", "blurred", "dark", "light", "empty", "ratio", "outlier"})
+OPINIONS = frozenset({"similar", "mirrored", "blurred", "dark", "light", "flat", "ratio", "outlier"})
 """Folders of `set_aside/` that opinions fill."""
 POCKET_SIDE = 96
 LOOKED_AT_PX = 512

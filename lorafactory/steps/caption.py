@@ -124,11 +124,12 @@ def planned(work: Work, s: Settings, about: str) -> Plan:
     plan = Plan()
     for picture in work.set.pictures:
         ours = work.past.captions.get(picture.name)
-        by_hand = picture.name in work.past.hand_captions or (ours is None and picture.caption is not None)
-        by_hand = by_hand and picture.caption != expected(work, s, picture)
+        text = picture.caption
+        by_hand = picture.name in work.past.hand_captions or (ours is None and text is not None)
+        by_hand = by_hand and (text is None or text != expected(work, s, picture))
         if by_hand and not s.overwrite:
             plan.by_hand.append(picture)
-        elif not by_hand and picture.caption is not None and ours == (picture.sha256, about):
+        elif not by_hand and text is not None and ours == (picture.sha256, about):
             plan.fresh.append(picture)
         else:
             plan.write.append(picture)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import struct
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from lorafactory.files import write_whole
 from lorafactory.scoring import sheet
 from lorafactory.scoring.prompts import Prompt, prompts_for
 from lorafactory.step import Result, StepSettings, Work, model_identity
+from lorafactory.steps._saves import Save, find_saves, papers
 
 VERSION = 1
 MODELS = ("base", "clip")
@@ -58,15 +58,6 @@ class Settings(StepSettings):
     """Pictures drawn at once, 1 to 64; more is faster on a GPU and takes more memory."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the base while drawing; `auto` is fp16 on a GPU and fp32 without one."""
-
-
-@dataclass(frozen=True)
-class Save:
-    """A LoRA file of the current training."""
-
-    path: Path
-    epoch: int
-    label: str
 
 
 @dataclass(frozen=True)
@@ -172,31 +163,6 @@ def run(work: Work, s: Settings) -> Result:
 
 
 # ---------------------------------------------------------------- what to draw
-
-
-def find_saves(work: Work) -> list[Save]:
-    """The saves of the current training, the earliest first."""
-    paths = [p for p in work.place.result.glob("*.safetensors") if not p.name.startswith(".")]
-    numbered = []
-    for path in paths:
-        told = papers(path)
-        ending = re.search(r"(\d+)$", path.stem)
-        epoch = int(told.get("ss_epoch") or (ending[1] if ending else 0))
-        numbered.append((epoch, int(told.get("ss_steps") or 0), images.natural(path.name), path))
-    numbered.sort()
-    epochs = [epoch for epoch, *_ in numbered]
-    return [
-        Save(path, epoch, f"epoch {epoch}" + (f", step {step}" if epochs.count(epoch) > 1 else ""))
-        for epoch, step, _, path in numbered
-    ]
-
-
-def papers(path: Path) -> dict[str, str]:
-    """The metadata of a LoRA file."""
-    try:
-        return dict(families.header(path).get("__metadata__", {}))
-    except (ValueError, struct.error, OSError) as error:
-        raise InputError(f"{path}: not a whole .safetensors file ({error}); move it away or train again") from error
 
 
 def training_pictures(work: Work) -> list[Path]:
@@ -313,8 +279,10 @@ def score(work: Work, s: Settings, pictures: list[list[Image.Image]], prompts: S
     clip = eyes(work)
     paths = training_pictures(work)
     known = table.training_set([p.name for p in paths], [images.load(p) for p in paths], clip.encode_images)
-    eye = {"encode_images": clip.encode_images, "encode_texts": clip.encode_texts}
-    facts, columns = table.measure(pictures, prompts, len(s.seeds), known, **eye)
+    seen = [clip.encode_images(column) for column in work.track(pictures, "scoring")]
+    words = [p.plain for p in prompts if p.plain]
+    read = dict(zip(words, clip.encode_texts(words), strict=True)) if words else {}
+    facts, columns = table.measure(pictures, seen, read, prompts, known)
     asked = [{"text": p.text, "trigger": p.trigger, "plain": p.plain} for p in prompts]
     return {"version": 1, "strength": judged(s.strengths), "set": facts, "prompts": asked, "columns": columns}
 

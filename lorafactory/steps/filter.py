@@ -1,4 +1,4 @@
-"""Find pictures that spoil a set: too small, blurred, dark, pale, empty, oddly shaped, or unlike all the others.
+"""Find pictures that spoil a set: too small, blurred, dark, pale, flat, oddly shaped, or unlike all the others.
 
 \b
 For example:
@@ -29,10 +29,8 @@ MODELS = ("clip",)
 NEIGHBOURS = 3
 ENOUGH = 5
 """Pictures from which on a set says something about one of them."""
-BLANK_BITS = 0.1
-"""Entropy of a picture in which nothing is."""
-LEAST_BLUR, LEAST_INFO, LEAST_OUTLIER = 0.15, 0.25, 0.02
-"""The least spread of log sharpness, log entropy and CLIP cosine that a set is taken to have."""
+LEAST_BLUR, LEAST_OUTLIER = 0.15, 0.02
+"""The least spread of log sharpness and of CLIP cosine that a set is taken to have."""
 
 
 class Settings(StepSettings):
@@ -45,13 +43,13 @@ class Settings(StepSettings):
     """Brightness, 0 to 1, that the brightest hundredth of a picture must reach."""
     light: float = Field(0.95, ge=0, le=1)
     """Brightness, 0 to 1, that the darkest twentieth of a picture must stay below."""
-    info: float = Field(3.0, ge=0, le=8)
-    """Entropy of the gray levels in bits, 0 to 8, below which a picture that holds much less than the set's is called
-    empty. Photographs have 5 to 8, flat drawings 0.5 to 2."""
+    contrast: float = Field(0.15, ge=0, le=1)
+    """Range, 0 to 1, that the levels of red, green or blue must span, the extreme 200ths left out; in fog, or where
+    nothing is, none does. Not how many levels there are: a flat drawing has few, and is no worse for it."""
     ratio: float = Field(0.35, ge=0, le=1)
     """Shorter by longer side below which the shape is odd, 0 to 1; buckets would crop most of such a picture."""
     spread: float = Field(3.0, ge=1, le=20)
-    """How many times the set's own spread a picture may be blurrier or emptier than its middle, 1 to 20."""
+    """How many times the set's own spread a picture may be blurrier than its middle, 1 to 20."""
     outlier: float = Field(3.0, ge=1, le=20)
     """The same for likeness to the rest (mean CLIP cosine to the three nearest), 1 to 20; beyond, it is off topic."""
     no_clip: bool = False
@@ -72,8 +70,8 @@ class Look:
     p5: float
     """Brightness below which a twentieth of the pixels is."""
     p99: float
-    entropy: float
-    """Of the gray levels, in bits."""
+    contrast: float
+    """Span of the levels of red, green or blue, whichever is widest: two colours can be of one gray."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ REASONS = {
     "blur in the set": "blurred",
     "dark": "dark",
     "light": "light",
-    "low info": "empty",
+    "low contrast": "flat",
     "odd ratio": "ratio",
     "outlier": "outlier",
 }
@@ -129,14 +127,12 @@ def run(work: Work, s: Settings) -> Result:
 def look(picture: Picture, image: Image.Image) -> Look:
     small = image.copy()
     small.thumbnail((512, 512), Image.Resampling.BOX)
-    # perceived brightness of sRGB values (Finley's HSP), 0 to 1
-    brightness = np.sqrt((np.asarray(small, dtype=np.float64) / 255) ** 2 @ np.array([0.241, 0.691, 0.068]))
+    values = np.asarray(small, dtype=np.float64) / 255
+    brightness = np.sqrt(values**2 @ np.array([0.241, 0.691, 0.068]))  # as perceived (Finley's HSP), 0 to 1
     p5, p99 = np.percentile(brightness, (5, 99))
-    share = np.asarray(image.convert("L").histogram(), dtype=np.float64) / (image.width * image.height)
-    share = share[share > 0]
+    low, high = np.percentile(values, (0.5, 99.5), axis=(0, 1))
     short, long = sorted(image.size)
-    entropy = float(-(share * np.log2(share)).sum())
-    return Look(picture, short, short / long, sharpness(image), float(p5), float(p99), entropy)
+    return Look(picture, short, short / long, sharpness(image), float(p5), float(p99), float((high - low).max()))
 
 
 def likeness(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -157,16 +153,10 @@ def findings(looks: Sequence[Look], vectors: NDArray[np.float32] | None, s: Sett
         return []
     relative = len(looks) >= ENOUGH
     blur = robust_z(np.log([max(one.sharpness, 1e-3) for one in looks]), LEAST_BLUR)
-    info = robust_z(np.log([max(one.entropy, 1e-3) for one in looks]), LEAST_INFO)
     found = [absolute(one, s) for one in looks]
-    for i, one in enumerate(looks):
-        if relative:
-            words = f"less sharp than the set ({blur[i]:.1f} spreads, at least {-s.spread:g})"
-            found[i].append(below("blur in the set", blur[i], -s.spread, words, -blur[i] / s.spread))
-        blank = one.entropy < BLANK_BITS
-        empty = blank or (relative and one.entropy < s.info and info[i] < -s.spread)
-        words = f"nothing to learn from ({one.entropy:.2f} bits of gray)"
-        found[i].append(Finding("low info", one.entropy, s.info, bool(empty), words, 9.0 if blank else 1.0))
+    for i, z in enumerate(blur if relative else ()):
+        words = f"less sharp than the set ({z:.1f} spreads, at least {-s.spread:g})"
+        found[i].append(below("blur in the set", z, -s.spread, words, -z / s.spread))
     if vectors is not None:
         like = likeness(vectors)
         for i, z in enumerate(robust_z(like, LEAST_OUTLIER)):
@@ -181,12 +171,14 @@ def absolute(one: Look, s: Settings) -> list[Finding]:
     blurred = f"blurred (sharpness {one.sharpness:.2f}, at least {s.sharp:g})"
     dark = f"dark (brightest {one.p99:.2f}, at least {s.dark:g})"
     light = f"washed out (darkest {one.p5:.2f}, at most {s.light:g})"
+    flat = f"without contrast ({one.contrast:.2f}, at least {s.contrast:g})"
     odd = f"oddly shaped ({one.ratio:.2f} of its length wide, at least {s.ratio:g})"
     return [
         below(FACT, one.short_px, s.min_side, small),
         below("blur", one.sharpness, s.sharp, blurred, s.sharp / max(one.sharpness, 0.01)),
         below("dark", one.p99, s.dark, dark, s.dark / max(one.p99, 0.01)),
         Finding("light", one.p5, s.light, one.p5 > s.light, light, one.p5 / max(s.light, 0.01)),
+        below("low contrast", one.contrast, s.contrast, flat, s.contrast / max(one.contrast, 0.01)),
         below("odd ratio", one.ratio, s.ratio, odd, s.ratio / max(one.ratio, 0.01)),
     ]
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from pydantic import Field
 
-from lorafactory import families, images
+from lorafactory import images
 from lorafactory.errors import InputError, Problem, SettingsError
 from lorafactory.files import whole, write_whole
 from lorafactory.step import Result, StepSettings, Work
+from lorafactory.steps._saves import papers
 
 if TYPE_CHECKING:
     from lorafactory.scoring.verdict import Scores, Thresholds, Verdict, Yardstick
@@ -93,6 +94,7 @@ def run(work: Work, s: Settings) -> Result:
         "label": row["label"],
         "epoch": row["epoch"],
         "sha256": row["sha256"],
+        "passed": result.data["passed"],
         "reason": reason,
         "by_hand": {"epoch": s.epoch, "agrees": row["save"] == verdict.pick} if s.epoch else None,
         "verdict": asdict(verdict),
@@ -248,7 +250,7 @@ def sidecar(work: Work, told: dict[str, Any], row: Row, reason: str) -> dict[str
 
 def sd_version(save: Path) -> str:
     """The sidecar's word for the kind of base."""
-    told = families.header(save).get("__metadata__", {})
+    told = papers(save)
     said = f"{told.get('modelspec.architecture', '')} {told.get('ss_base_model_version', '')}".lower()
     return "SDXL" if "xl" in said else "SD1" if "v1" in said else "Unknown"
 

@@ -21,10 +21,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lorafactory import families, images
 from lorafactory.dataset import Picture
-from lorafactory.errors import LoraError, Problem
+from lorafactory.errors import LoraError, Problem, SettingsError
 from lorafactory.files import whole, write_whole
 from lorafactory.step import Result, StepSettings, Work, model_identity
 from lorafactory.training.plan import Example, Plan, plan
+from lorafactory.training.plan import check as plan_check
 from lorafactory.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -43,11 +44,12 @@ class Settings(TrainSettings, StepSettings):
 
 
 def check(work: Work, s: Settings) -> list[Problem]:
-    problems = []
+    problems: list[Problem] = []
     try:
         if work.models.base is not None:
-            families.get(families.detect(work.models.base))
-        if work.set.pictures:
+            families.detect(work.models.base)
+        problems = [Problem(f"train: {text}", error=SettingsError) for text in plan_check(s)]
+        if work.set.pictures and not problems:
             plan(split(work, s)[0], s)
     except LoraError as error:
         problems.append(Problem(str(error), error=type(error)))
@@ -155,8 +157,9 @@ def run(work: Work, s: Settings) -> Result:
 
 
 def bar() -> Progress:
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    return Progress(*columns, TimeRemainingColumn(), console=(c := Console(stderr=True)), transient=True, disable=not c.is_terminal)
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
 
 
 def smooth(losses: list[tuple[int, float, float]]) -> float:

@@ -46,7 +46,7 @@ def plains(*colours: object) -> list[Image.Image]:
 
 def remembered(run: FakeRun) -> dict[str, tuple[str, str]]:
     """What `step.remember` reads back from such a run."""
-    return {name: (told["sha256"], told["why"]) for name, verdict, _, told in run.rows if verdict == "captioned"}
+    return {name: (told["sha256"], told["note"]) for name, verdict, _, told in run.rows if verdict == "captioned"}
 
 
 def captions(work: Work) -> list[str | None]:
@@ -112,13 +112,13 @@ def test_another_prefix_needs_no_model(tmp_path, fake):
 
 def test_what_a_person_wrote_is_left_alone(tmp_path, fake):
     work, run = work_on(tmp_path, plains("blue", "lime", "navy", "aqua"))
-    brought, changed, removed, _ = work.set.pictures
+    brought, changed, *_ = work.set.pictures
     brought.write_caption("my words")
     changed.write_caption("mended words")
     work, run = with_past(
         work,
         hand_captions=frozenset({"0002.png", "0003.png"}),
-        captions={n: ("old", "old") for n in ("0002.png", "0003.png")},
+        captions=dict.fromkeys(("0002.png", "0003.png"), ("old", "old")),
     )
     result = step.run(work, Settings())
     assert captions(work) == ["my words", "mended words", None, "4nna, a corner of 0 255"]

@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from lorafactory.steps import compare
 from lorafactory.workspace import LoraDir, Workspace
 
 SIDE = 24
+STUDIO = compare.Studio
 
 
 def write_save(path: Path, content: str, **metadata: str) -> Path:
@@ -220,6 +222,37 @@ def test_check_lists_all_that_is_wrong(work: Work) -> None:
 def test_what_it_sees_are_the_saves_and_the_pictures(work: Work) -> None:
     saves = {f"anna-{i:06}.safetensors" for i in (1, 2)}
     assert set(compare.sees(work, SETTINGS)) == saves | {f"{i:04}.png" for i in range(1, 6)}
+
+
+def test_the_studio_draws_with_each_save_and_leaves_no_trace(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from lorafactory import families
+
+    family = families.get("sd15")
+    base = family.tiny()
+    path, name = next((p, n) for p, n in family.key_names(base).items() if p.endswith("to_q"))
+    part, _, module = path.partition(".")
+    out, into = base.parts[part].get_submodule(module).weight.shape
+    layer = {"lora_down.weight": torch.ones(1, into), "lora_up.weight": torch.ones(out, 1), "alpha": torch.tensor(1.0)}
+    file = work.place.result / "anna-000003.safetensors"
+    save_file({f"{name}.{key}": value for key, value in layer.items()}, file)
+    loaded = SimpleNamespace(load=lambda path, dtype, device: base)
+    monkeypatch.setattr(families, "detect", lambda path: "sd15")
+    monkeypatch.setattr(families, "get", lambda name: loaded)
+    studio = STUDIO(work, SETTINGS.model_copy(update={"steps": 2}))
+    monkeypatch.setattr(families, "get", lambda name: family)
+    bare = compare.Column(None, 0.0, "")
+    learned = compare.Column(compare.Save(file, 3, "epoch 3"), 1.0, "tensors")
+
+    def draw(column: compare.Column) -> list[bytes]:
+        return [p.tobytes() for p in studio.draw(column, ["a", "b"], [1, 1], compare.Canvas(32, 1))]
+
+    before, with_lora, after = draw(bare), draw(learned), draw(bare)
+    assert before == after
+    assert before != with_lora
+    assert draw(learned) == with_lora
 
 
 # ---------------------------------------------------------------- prompts

@@ -1,0 +1,153 @@
+"""The trained matrices inside a base, and in a file.
+
+peft puts them into the base; here they get the names and shapes that every reader of LoRA files knows (kohya's),
+and become a change of weights again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from lorafactory.errors import InputError, SettingsError
+from lorafactory.families import Base, Family
+from lorafactory.networks import Layer, Settings, Size, get
+
+ADAPTER = "lorafactory"
+
+
+def layers(family: Family, base: Base, parts: Iterable[str]) -> list[Layer]:
+    """Every linear and convolution layer inside the family's target blocks, in the base's own order."""
+    found = []
+    for part in parts:
+        modules = dict(base.parts[part].named_modules())
+        for path, module in modules.items():
+            block = _block(path, modules, family.targets)
+            if block is None or not isinstance(module, nn.Linear | nn.Conv2d):
+                continue
+            kernel = module.kernel_size[0] if isinstance(module, nn.Conv2d) else 1
+            found.append(Layer(part, path, block, kernel))
+    return found
+
+
+def _block(path: str, modules: Mapping[str, nn.Module], targets: Mapping[str, tuple[str, ...]]) -> str | None:
+    """Name the nearest enclosing target block of a module, if there is one."""
+    while "." in path:
+        path = path.rpartition(".")[0]
+        kind = type(modules[path]).__name__
+        for block, classes in targets.items():
+            if kind in classes:
+                return block
+    return None
+
+
+@dataclass
+class Adapter:
+    """The trained matrices inside a base, by kohya's name of their layer."""
+
+    base: Base
+    modules: dict[str, tuple[str, Any, Size]]
+    """Name -> part, peft's layer, size."""
+
+    def parameters(self, part: str) -> list[nn.Parameter]:
+        found = []
+        for owner, module, _ in self.modules.values():
+            if owner == part:
+                found += [module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight]
+        return found
+
+    def state(self) -> dict[str, Tensor]:
+        """Copy what a LoRA file holds, in fp32: down (r, in[, k, k]), up (out, r[, 1, 1]), exact alpha."""
+        tensors = {}
+        for name, (_, module, size) in self.modules.items():
+            tensors[f"{name}.lora_down.weight"] = module.lora_A[ADAPTER].weight.detach().cpu().clone()
+            tensors[f"{name}.lora_up.weight"] = module.lora_B[ADAPTER].weight.detach().cpu().clone()
+            tensors[f"{name}.alpha"] = torch.tensor(float(size.alpha))
+        return tensors
+
+    def detach(self) -> None:
+        """Take the adapter out: the base is again what it was before `attach`."""
+        for part in self.base.parts.values():
+            for path, module in list(part.named_modules()):
+                if isinstance(module, BaseTunerLayer):
+                    parent, _, child = path.rpartition(".")
+                    setattr(part.get_submodule(parent), child, module.get_base_layer())
+            if hasattr(part, "peft_config"):
+                del part.peft_config
+            part.requires_grad_(requires_grad=False)
+
+
+def attach(
+    family: Family,
+    base: Base,
+    *,
+    kind: str,
+    settings: Settings,
+    parts: Iterable[str],
+    generator: Callable[[str], torch.Generator],
+) -> Adapter:
+    """Put a fresh adapter into the base: up is zero, down is drawn per layer from `generator(name)`."""
+    network = get(kind)
+    names = family.key_names(base)
+    chosen = [(layer, network.size(layer, settings)) for layer in layers(family, base, parts)]
+    modules: dict[str, tuple[str, Any, Size]] = {}
+    for part in parts:
+        sizes = {layer.path: size for layer, size in chosen if size is not None and layer.part == part}
+        if not sizes:
+            raise SettingsError(f"Adapter kind {kind!r} finds nothing to change in the {part} of {base.name}.")
+        _inject(base.parts[part], sizes)
+        for path, size in sizes.items():
+            name = names[f"{part}.{path}"]
+            module = base.parts[part].get_submodule(path)
+            _initialise(module, generator(name))
+            modules[name] = (part, module, size)
+    return Adapter(base, modules)
+
+
+def _inject(part: nn.Module, sizes: Mapping[str, Size]) -> None:
+    first = next(iter(sizes.values()))
+    config = LoraConfig(
+        target_modules=list(sizes),
+        r=first.rank,
+        lora_alpha=first.alpha,  # annotated int; any number works and is kept
+        rank_pattern={f"^{path}": size.rank for path, size in sizes.items() if size.rank != first.rank},
+        alpha_pattern={f"^{path}": size.alpha for path, size in sizes.items() if size.alpha != first.alpha},
+        lora_dropout=0.0,
+        bias="none",
+    )
+    inject_adapter_in_model(config, part, adapter_name=ADAPTER)
+    for path, size in sizes.items():
+        module: Any = part.get_submodule(path)
+        if module.r[ADAPTER] != size.rank or module.scaling[ADAPTER] != size.alpha / size.rank:
+            raise AssertionError(f"peft gave {path} another rank or alpha than {size}")
+
+
+def _initialise(module: Any, generator: torch.Generator) -> None:
+    down, up = module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight
+    down.data = down.data.float()
+    up.data = torch.zeros_like(up, dtype=torch.float32)
+    values = torch.empty(down.shape)
+    # kohya's and peft's start: uniform within 1/sqrt(fan in)
+    nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator)
+    with torch.no_grad():
+        down.copy_(values)
+
+
+def delta(name: str, tensors: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
+    """Turn the tensors that a file has for one layer into the change of its weight (of `shape`), in fp32."""
+    if set(tensors) - {"alpha"} != {"lora_down.weight", "lora_up.weight"}:
+        raise InputError(f"{name}: an adapter kind this cannot read ({', '.join(sorted(tensors))}).")
+    down, up = tensors["lora_down.weight"].float(), tensors["lora_up.weight"].float()
+    alpha = float(tensors["alpha"]) if "alpha" in tensors else float(down.shape[0])
+    # a convolution's up has a 1x1 kernel, so the product over channels is the whole change
+    change = up.flatten(1) @ down.flatten(1) * (alpha / down.shape[0])
+    if change.numel() != shape.numel():
+        raise InputError(f"{name}: made for a layer of another size than this base has ({tuple(shape)}).")
+    return change.reshape(shape)

@@ -1,0 +1,135 @@
+"""LoRA files: kohya's names and shapes, exact alpha, metadata that interfaces read; whole or absent.
+
+The same training gives the same bytes: the header is written with sorted keys. *Tensor hash*
+(`sshs_model_hash`) is the sha256 of what follows the header: it says whether two files change a base alike,
+whatever their labels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import struct
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from lorafactory import families, files
+from lorafactory.errors import InputError
+from lorafactory.families import Base
+from lorafactory.training import adapter
+from lorafactory.training.precision import DTYPES
+
+LEGACY_WINDOW = slice(0x100000, 0x110000)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, dtype: str = "fp16") -> str:
+    """Write a file whole or not at all, every tensor in `dtype`; return its tensor hash."""
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise InputError(f"{path}: not written, {len(broken)} tensors are not finite, such as {broken[0]}.")
+    converted = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in tensors.items()}
+    header, body = _split(safetensors.torch.save(converted))
+    digest = hashlib.sha256(body).hexdigest()
+    training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
+    legacy = hashlib.sha256(_join(header, training, body)[LEGACY_WINDOW]).hexdigest()[:8]
+    hashes = {"sshs_model_hash": digest, "sshs_legacy_hash": legacy, "modelspec.hash_sha256": f"0x{digest}"}
+    files.write_whole(path, _join(header, {**metadata, **hashes}, body))
+    return digest
+
+
+def _split(data: bytes) -> tuple[dict[str, object], bytes]:
+    (length,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def _join(header: Mapping[str, object], metadata: Mapping[str, str], body: bytes) -> bytes:
+    """Build a safetensors file with sorted keys; the library writes metadata in no fixed order."""
+    text = json.dumps({**header, "__metadata__": dict(metadata)}, sort_keys=True, separators=(",", ":"))
+    encoded = text.encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return struct.pack("<Q", len(encoded)) + encoded + body
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable LoRA file ({error}).") from error
+
+
+def tensor_hash(path: Path) -> str:
+    """Sha256 of the file after its header."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        file.seek(8 + length)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A LoRA that is in a base: what it changed, to be put back exactly."""
+
+    tensors: int
+    """How many of the file's tensors were used: all of them."""
+    originals: tuple[tuple[nn.Parameter, Tensor], ...]
+    """Each changed weight and a copy of what it was, on the CPU."""
+
+
+@torch.no_grad()
+def apply(base: Base, file: Path | Mapping[str, Tensor], strength: float = 1.0) -> Applied:
+    """Add a LoRA's change, times `strength`, to the base's weights; every tensor must find its layer."""
+    where = str(file) if isinstance(file, Path) else "the LoRA"
+    tensors = read(file)[0] if isinstance(file, Path) else file
+    grouped: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        layer, _, what = key.partition(".")
+        grouped[layer][what] = tensor
+    paths = {name: path for path, name in families.get(base.family).key_names(base).items()}
+    strange = sorted(set(grouped) - set(paths))
+    if strange:
+        raise InputError(
+            f"{where}: {len(strange)} of its {len(grouped)} layers are not in {base.name} ({base.family}), "
+            f"such as {strange[0]}. It was made for another kind of base."
+        )
+    changes = []
+    for name, group in grouped.items():
+        weight = _weight(base, paths[name])
+        changes.append((weight, adapter.delta(f"{where}: {name}", group, weight.shape)))
+    originals = tuple((weight, weight.detach().to("cpu", copy=True)) for weight, _ in changes)
+    for weight, change in changes:
+        weight.copy_(weight.float() + strength * change.to(weight.device))
+    return Applied(len(tensors), originals)
+
+
+@torch.no_grad()
+def remove(applied: Applied) -> None:
+    """Put back what `apply` changed, to the last bit. Several are removed in the reverse order."""
+    for weight, original in applied.originals:
+        weight.copy_(original)
+
+
+@contextlib.contextmanager
+def applied(base: Base, file: Path | Mapping[str, Tensor], strength: float = 1.0) -> Iterator[Applied]:
+    """Have a LoRA in the base for the length of a `with` block."""
+    there = apply(base, file, strength)
+    try:
+        yield there
+    finally:
+        remove(there)
+
+
+def _weight(base: Base, path: str) -> nn.Parameter:
+    part, _, module = path.partition(".")
+    weight = base.parts[part].get_submodule(module).weight
+    assert isinstance(weight, nn.Parameter)
+    return weight

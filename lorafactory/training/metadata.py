@@ -1,0 +1,133 @@
+"""What a LoRA file says of itself, in the keys that interfaces read.
+
+`ss_*` are sd-scripts' (`train_network.py`), read by A1111, Forge and SwarmUI; `modelspec.*` are those of the
+Stability AI model metadata standard 1.0.1. All values are strings, and unset ones "None", as sd-scripts writes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from lorafactory.families import Base
+from lorafactory.training.loop import Save
+from lorafactory.training.optimizers import OPTIMIZERS, warmup_steps
+from lorafactory.training.plan import Example, Plan
+from lorafactory.training.settings import TrainSettings
+
+
+def metadata(
+    *,
+    name: str,
+    base: Base,
+    examples: Sequence[Example],
+    settings: TrainSettings,
+    plan: Plan,
+    save: Save,
+    trigger: str = "",
+    base_sha256: str = "",
+    started: float | None = None,
+    finished: float | None = None,
+) -> dict[str, str]:
+    """Describe one save; `name` is the file's name without its ending, times are seconds since 1970."""
+    values: dict[str, Any] = {
+        **base.labels,
+        "ss_output_name": name,
+        "ss_training_started_at": started,
+        "ss_training_finished_at": finished,
+        "ss_epoch": save.epoch,
+        "ss_steps": save.step,
+        "ss_sd_model_name": base.name,
+        "ss_new_sd_model_hash": base_sha256 or None,
+        **_numbers(settings, plan),
+        **_choices(settings),
+        **_pictures(examples, plan),
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.title": name,
+        "modelspec.resolution": f"{settings.resolution}x{settings.resolution}",
+        "modelspec.prediction_type": "v" if base.schedule.prediction_type == "v_prediction" else "epsilon",
+        "modelspec.encoder_layer": settings.clip_skip,
+    }
+    if trigger:
+        values["modelspec.trigger_phrase"] = trigger
+    if finished is not None:
+        values["modelspec.date"] = datetime.fromtimestamp(finished, UTC).isoformat(timespec="seconds")
+    return {key: _text(value) for key, value in values.items()}
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list) else str(value)
+
+
+def _numbers(s: TrainSettings, plan: Plan) -> dict[str, Any]:
+    return {
+        "ss_num_train_images": plan.samples,
+        "ss_num_reg_images": 0,
+        "ss_num_batches_per_epoch": plan.batches_per_epoch,
+        "ss_num_epochs": plan.epochs,
+        "ss_max_train_steps": plan.steps,
+        "ss_batch_size_per_device": s.batch,
+        "ss_total_batch_size": s.batch * s.gradient_accumulation,
+        "ss_gradient_accumulation_steps": s.gradient_accumulation,
+        "ss_learning_rate": s.lr,
+        "ss_unet_lr": s.lr,
+        "ss_text_encoder_lr": s.text_encoder_lr or None,
+        "ss_lr_warmup_steps": warmup_steps(s.warmup, plan.steps),
+        "ss_network_dim": s.rank,
+        "ss_network_alpha": s.alpha,
+        "ss_seed": s.seed,
+        "ss_noise_offset": s.noise_offset or None,
+        "ss_min_snr_gamma": s.min_snr_gamma or None,
+        "ss_max_grad_norm": s.max_grad_norm,
+        "ss_caption_dropout_rate": s.caption_dropout,
+        "ss_caption_tag_dropout_rate": s.tag_dropout,
+        "ss_keep_tokens": s.keep_tokens,
+        "ss_clip_skip": s.clip_skip,
+        "ss_min_bucket_reso": s.min_bucket,
+        "ss_max_bucket_reso": s.max_bucket,
+        "ss_resolution": (s.resolution, s.resolution),
+    }
+
+
+def _choices(s: TrainSettings) -> dict[str, Any]:
+    entry = OPTIMIZERS[s.optimizer]
+    args = ",".join(f"{key}={value}" for key, value in {**entry.defaults, **s.optimizer_args}.items())
+    conv = {"conv_dim": str(s.conv_rank), "conv_alpha": str(s.conv_alpha)} if s.network == "locon" else None
+    return {
+        "ss_network_module": "networks.lora",
+        "ss_network_args": conv,
+        "ss_optimizer": f"{entry.module}.{entry.name}({args})",
+        "ss_lr_scheduler": s.scheduler,
+        "ss_mixed_precision": {"fp32": "no"}.get(s.dtype, s.dtype),
+        "ss_gradient_checkpointing": False,
+        "ss_max_token_length": None,
+        "ss_cache_latents": True,
+        "ss_enable_bucket": True,
+        "ss_bucket_no_upscale": not s.bucket_upscale,
+        "ss_shuffle_caption": s.shuffle_captions,
+        "ss_flip_aug": s.flip,
+        "ss_loss_type": "l2",
+    }
+
+
+def _pictures(examples: Sequence[Example], plan: Plan) -> dict[str, Any]:
+    """Folders, tags and buckets, each picture counted once whatever its repeats, as sd-scripts does."""
+    tags: dict[str, Counter[str]] = defaultdict(Counter)
+    folders: dict[str, dict[str, int]] = {}
+    for example in examples:
+        folder = example.path.parent.name
+        tags[folder].update(tag.strip().lower() for tag in example.caption.split(",") if tag.strip())
+        folders.setdefault(folder, {"n_repeats": example.repeats, "img_count": 0})["img_count"] += 1
+    buckets = {
+        str(index): {"resolution": list(size), "count": count}
+        for index, (size, count) in enumerate(plan.per_bucket.items())
+    }
+    return {
+        "ss_tag_frequency": {folder: dict(counts.most_common()) for folder, counts in tags.items()},
+        "ss_dataset_dirs": folders,
+        "ss_reg_dataset_dirs": {},
+        "ss_bucket_info": {"buckets": buckets},
+    }

@@ -1,0 +1,244 @@
+"""The loop on a tiny random base: exact steps and saves, the same tensors from the same seed, nothing left behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lorafactory import families
+from lorafactory.errors import FailedError, SettingsError
+from lorafactory.families import Base
+from lorafactory.training import loop
+from lorafactory.training.loop import Outcome, Save, train
+from lorafactory.training.metadata import metadata
+from lorafactory.training.plan import Example, plan
+from lorafactory.training.precision import DTYPES
+from lorafactory.training.sample import sample
+from lorafactory.training.settings import TrainSettings
+
+Draw = Callable[..., list[Example]]
+
+
+def change(settings: TrainSettings, **values: object) -> TrainSettings:
+    return TrainSettings.model_validate({**settings.model_dump(), **values})
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return families.get("sd15").tiny()
+
+
+@pytest.fixture(scope="module")
+def pictures(draw: Draw, tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
+    return draw(tmp_path_factory.mktemp("set") / "2_zqx", 5, repeats=2)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def weights(base: Base) -> dict[str, Tensor]:
+    return {f"{p}.{n}": t.clone() for p, part in base.parts.items() for n, t in part.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def ran(base: Base, pictures: list[Example], quick: TrainSettings, cache: Path) -> tuple[Outcome, list[Save], Any]:
+    saves: list[Save] = []
+    steps: list[tuple[int, float, float]] = []
+    before = weights(base)
+    outcome = train(
+        base,
+        pictures[:4],
+        change(quick, network="locon", text_encoder_lr=1e-3, epochs=3, save_every_epochs=2, warmup=2),
+        cache=cache,
+        on_step=lambda *told: steps.append(told),
+        on_save=saves.append,
+        held_out=pictures[4:],
+    )
+    assert same(before, weights(base)), "training must leave the base as it was"
+    return outcome, saves, steps
+
+
+def test_steps_and_saves_are_those_of_the_plan(ran: tuple[Outcome, list[Save], Any]) -> None:
+    outcome, saves, steps = ran
+    assert outcome.plan.steps == 3 * 4  # four buckets of one picture, each shown twice, in pairs
+    assert [told[0] for told in steps] == list(range(1, outcome.plan.steps + 1))
+    assert [told[1] for told in steps] == list(outcome.losses)
+    assert [(save.epoch, save.step) for save in saves] == [(2, 8), (3, 12)]
+    assert saves[0].losses == outcome.losses[:8] and saves[1].losses == outcome.losses
+    assert outcome.epoch_means == pytest.approx([sum(outcome.losses[i : i + 4]) / 4 for i in (0, 4, 8)])
+    rates = [told[2] for told in steps]
+    assert rates[:3] == pytest.approx([0, 0.005, 0.01])  # warm-up
+    assert rates[2:] == sorted(rates[2:], reverse=True)  # cosine
+
+
+def test_held_out_pictures_are_measured_at_the_start_and_at_each_save(ran: tuple[Outcome, list[Save], Any]) -> None:
+    outcome, saves, _ = ran
+    assert outcome.holdout_before is not None and math.isfinite(outcome.holdout_before)
+    assert outcome.holdout_after == tuple(save.holdout for save in saves)
+    assert outcome.holdout_before != outcome.holdout_after[0]
+
+
+def test_a_save_has_the_names_of_the_format(ran: tuple[Outcome, list[Save], Any]) -> None:
+    tensors = ran[1][-1].tensors
+    assert {name.partition(".")[2] for name in tensors} == {"lora_down.weight", "lora_up.weight", "alpha"}
+    layers = {name.partition(".")[0] for name in tensors}
+    assert len(tensors) == 3 * len(layers)
+    assert "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0" in layers
+    assert "lora_unet_mid_block_resnets_1_time_emb_proj" in layers
+    assert "lora_te_text_model_encoder_layers_1_self_attn_q_proj" in layers
+    moved = [name for name, t in tensors.items() if name.endswith("lora_up.weight") and t.abs().sum() > 0]
+    assert {"lora_te" in name for name in moved} == {True, False}
+
+
+def test_the_same_seed_gives_the_same_tensors(
+    base: Base, pictures: list[Example], quick: TrainSettings, cache: Path, tmp_path: Path
+) -> None:
+    def run(settings: TrainSettings, where: Path, base: Base = base, order: int = 1) -> dict[str, Tensor]:
+        saves: list[Save] = []
+        train(base, pictures[::order], settings, cache=where, on_save=saves.append)
+        return saves[-1].tensors
+
+    first = run(quick, cache)
+    torch.manual_seed(123)  # what others draw must not matter, nor a cold cache, nor a freshly made base
+    assert same(first, run(quick, tmp_path / "cold", families.get("sd15").tiny()))
+    assert not same(first, run(change(quick, seed=8), cache))
+    assert not same(first, run(change(quick, flip=False), cache))
+
+
+def test_training_learns(base: Base, draw: Draw, quick: TrainSettings, tmp_path: Path) -> None:
+    one = draw(tmp_path, 1, repeats=40)
+    plain = change(
+        quick, epochs=2, batch=4, caption_dropout=0, tag_dropout=0, flip=False, noise_offset=0, min_snr_gamma=0
+    )
+    outcome = train(base, one, change(plain, network="locon"), cache=tmp_path / "cache", held_out=one)
+    assert outcome.holdout_before is not None
+    assert outcome.holdout_after[-1] < 0.9 * outcome.holdout_before
+
+
+def test_accumulation_equals_a_larger_batch(
+    base: Base, draw: Draw, quick: TrainSettings, cache: Path, tmp_path: Path
+) -> None:
+    four = [replace(e, width=32, height=32) for e in draw(tmp_path, 1, repeats=4)]
+    once = change(quick, epochs=1, gradient_accumulation=1, batch=4)
+    whole = train(base, four, once, cache=cache)
+    parts = train(base, four, change(once, gradient_accumulation=4, batch=1), cache=cache)
+    assert len(whole.losses) == len(parts.losses) == 1
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_pictures(
+    base: Base, pictures: list[Example], quick: TrainSettings, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.objective, "weights", lambda schedule, t, gamma: torch.full(t.shape, math.nan))
+    before = weights(base)
+    with pytest.raises(FailedError, match=r"nan at step 1 \(epoch 1\)[\s\S]*000\d\.png"):
+        train(base, pictures, quick, cache=cache)
+    assert same(before, weights(base))
+
+
+def test_what_is_wrong_is_said_before_a_picture_is_opened(base: Base, quick: TrainSettings, tmp_path: Path) -> None:
+    missing = [Example("a.png", tmp_path / "a.png", "0", "zqx", 1, 32, 32)]
+    wrong = change(quick, optimizer="adamw", optimizer_args={"betta": 1}, scheduler="sine", network="lara")
+    with pytest.raises(SettingsError) as raised:
+        train(base, missing, wrong, cache=tmp_path / "cache")
+    for word in ("betta", "betas", "'sine'", "'lara'", "locon"):
+        assert word in str(raised.value)
+    with pytest.raises(SettingsError, match=r"'adamv'.*adamw8bit"):
+        train(base, missing, change(quick, optimizer="adamv"), cache=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_a_base_in_low_precision_trains_an_adapter_in_fp32(
+    pictures: list[Example], quick: TrainSettings, cache: Path, dtype: str
+) -> None:
+    base = families.get("sd15").tiny()
+    base.dtype = DTYPES[dtype]
+    for part in base.parts.values():
+        part.to(base.dtype)
+    saves: list[Save] = []
+    outcome = train(
+        base,
+        pictures,
+        change(quick, dtype=dtype, text_encoder_lr=1e-3, network="locon"),
+        cache=cache,
+        on_save=saves.append,
+        held_out=pictures[:1],
+    )
+    full = train(families.get("sd15").tiny(), pictures, quick, cache=cache)
+    assert outcome.losses[0] == pytest.approx(full.losses[0], rel=0.05)
+    assert {t.dtype for t in saves[-1].tensors.values()} == {torch.float32}
+    assert all(torch.isfinite(t).all() for t in saves[-1].tensors.values())
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw8bit", "lion8bit"])
+def test_other_optimizers_train(
+    base: Base, pictures: list[Example], quick: TrainSettings, cache: Path, name: str
+) -> None:
+    outcome = train(base, pictures, change(quick, optimizer=name, epochs=1, scheduler="linear"), cache=cache)
+    assert all(math.isfinite(loss) for loss in outcome.losses)
+
+
+def test_latents_are_cached_by_content(base: Base, draw: Draw, quick: TrainSettings, tmp_path: Path) -> None:
+    two, cache = draw(tmp_path / "set", 2), tmp_path / "cache"
+    short = change(quick, epochs=1, flip=False)
+    train(base, two, short, cache=cache)
+    entries = sorted(cache.iterdir())
+    assert len(entries) == 2 and all(e.suffix == ".safetensors" for e in entries)
+    entries[0].write_bytes(b"broken")
+    train(base, [replace(e, name=f"new-{e.name}") for e in two], short, cache=cache)
+    assert sorted(cache.iterdir()) == entries
+    train(base, two, change(short, bucket_step=32), cache=cache)
+    assert len(list(cache.iterdir())) == 3  # another cut of the wider picture, the same of the square one
+    train(base, two, change(short, flip=True), cache=cache)
+    assert len(list(cache.iterdir())) == 5
+
+
+def test_metadata_says_what_was_done(
+    base: Base, pictures: list[Example], quick: TrainSettings, ran: tuple[Outcome, list[Save], Any]
+) -> None:
+    count = plan(pictures, quick)
+    told = metadata(
+        name="anna",
+        base=base,
+        examples=pictures,
+        settings=quick,
+        plan=count,
+        save=ran[1][0],
+        trigger="zqx",
+        started=1.0,
+        finished=2.0,
+    )
+    assert all(isinstance(value, str) for value in told.values())
+    assert (told["ss_output_name"], told["modelspec.trigger_phrase"]) == ("anna", "zqx")
+    assert told["ss_tag_frequency"].startswith('{"2_zqx": {"zqx": 5, "a dot": 5, "no 0": 1')
+    assert told["ss_dataset_dirs"] == '{"2_zqx": {"n_repeats": 2, "img_count": 5}}'
+    assert told["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    assert (told["ss_network_dim"], told["ss_network_alpha"], told["ss_epoch"]) == ("4", "2.0", "2")
+    assert told["ss_optimizer"] == "torch.optim.AdamW(fused=True)"
+    assert told["modelspec.date"] == "1970-01-01T00:00:02+00:00"
+
+
+def test_a_sample_does_not_depend_on_its_batch(base: Base) -> None:
+    options = {"steps": 3, "size": (32, 32)}
+    together = sample(base, ["a", "b", "a"], [1, 2, 3], batch=3, **options)
+    alone = [sample(base, [p], [s], **options)[0] for p, s in (("a", 1), ("b", 2), ("a", 3))]
+    for one, other in zip(together, alone, strict=True):
+        difference = [abs(a - b) for a, b in zip(one.tobytes(), other.tobytes(), strict=True)]
+        assert max(difference) <= 1
+    assert together[0].tobytes() != together[2].tobytes()
+    with pytest.raises(SettingsError, match="2 prompts and 1 seeds"):
+        sample(base, ["a", "b"], [1])

@@ -1,0 +1,94 @@
+"""The plan counts exactly; what is wrong is said at once."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorafactory.errors import InputError, SettingsError
+from lorafactory.training.order import batches
+from lorafactory.training.plan import Example, plan
+from lorafactory.training.settings import TrainSettings
+
+SETTINGS = TrainSettings(resolution=96, bucket_step=32, min_bucket=32, max_bucket=192)
+
+
+def change(settings: TrainSettings, **values: object) -> TrainSettings:
+    return TrainSettings.model_validate({**settings.model_dump(), **values})
+
+
+def example(name: str, width: int = 96, height: int = 96, repeats: int = 1) -> Example:
+    return Example(name, Path(f"12_zqx/{name}"), name, "zqx", repeats, width, height)
+
+
+def test_every_bucket_ends_with_a_batch_of_its_own() -> None:
+    examples = [example(f"{i}.png", repeats=3) for i in range(3)] + [example("wide.png", 192, 64, repeats=2)]
+    found = plan(examples, change(SETTINGS, batch=4, epochs=5, gradient_accumulation=2, save_every_epochs=2))
+    assert found.per_bucket == {(96, 32): 2, (96, 96): 9}
+    assert (found.images, found.samples, found.batches_per_epoch) == (4, 11, 3 + 1)
+    assert (found.steps_per_epoch, found.steps, found.saves) == (2, 10, (2, 4, 5))
+    assert str(found) == "4 images x 2.8 repeats x 5 epochs = 10 steps (4 batches an epoch, 3 saves)"
+
+
+def test_the_plan_of_seed_003() -> None:
+    examples = [example(f"{i}.png", 512, 512, 12) for i in range(32)]
+    found = plan(examples, TrainSettings(epochs=16, batch=2))
+    assert found.steps == 3072
+    assert str(found) == "32 images x 12 repeats x 16 epochs = 3072 steps (192 batches an epoch, 16 saves)"
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(st.tuples(st.integers(40, 300), st.integers(40, 300), st.integers(0, 4)), min_size=1, max_size=9),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
+def test_batches_are_what_was_counted(
+    shapes: list[tuple[int, int, int]], batch: int, accumulation: int, epochs: int
+) -> None:
+    examples = [example(f"{i}.png", w, h, r) for i, (w, h, r) in enumerate(shapes)]
+    chosen = change(SETTINGS, batch=batch, gradient_accumulation=accumulation, epochs=epochs, bucket_upscale=True)
+    if not sum(e.repeats for e in examples):
+        with pytest.raises(InputError, match="0 repeats"):
+            plan(examples, chosen)
+        return
+    found = plan(examples, chosen)
+    for epoch in range(1, epochs + 1):
+        made = batches(found, examples, chosen, epoch)
+        assert len(made) == found.batches_per_epoch
+        assert math.ceil(len(made) / accumulation) * epochs == found.steps
+        assert all(1 <= len(b) <= batch and len({item.fit.bucket for item in b}) == 1 for b in made)
+        seen = Counter(item.example.name for b in made for item in b)
+        assert seen == Counter({e.name: e.repeats for e in examples if e.repeats})
+
+
+def test_the_order_changes_with_the_epoch_and_the_seed_only() -> None:
+    examples = [example(f"{i}.png", repeats=2) for i in range(8)]
+    found = plan(examples, SETTINGS)
+
+    def order(epoch: int, seed: int = 0) -> list[str]:
+        made = batches(found, examples, change(SETTINGS, seed=seed), epoch)
+        return [item.example.name for b in made for item in b]
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert order(1) != order(1, seed=1)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(SettingsError) as raised:
+        plan([example("a.png")], change(SETTINGS, bucket_step=100, min_bucket=200))
+    for word in ("bucket_step must be a multiple of 8", "resolution 96 is below", "min_bucket 200 is above"):
+        assert word in str(raised.value)
+    with pytest.raises(InputError) as raised_input:
+        plan([example("a.png", 20, 900), example("b.png"), example("b.png"), example("c.png", 5, 5)], SETTINGS)
+    for word in ("a.png", "'b.png'", "c.png"):
+        assert word in str(raised_input.value)
+    with pytest.raises(InputError, match="no picture"):
+        plan([], SETTINGS)
