@@ -36,7 +36,7 @@ from lorafactory.dataset import Picture, Set
 from lorafactory.errors import FailedError, SettingsError, raise_all
 from lorafactory.recipe import Recipe, say_invalid
 from lorafactory.store import Run, Store
-from lorafactory.workspace import LoraDir, ModelSet, Workspace, identity, model_set
+from lorafactory.workspace import REAL_BLIP, REAL_CLIP, LoraDir, ModelSet, Workspace, identity, model_set
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -147,6 +147,11 @@ class Work:
     def models(self) -> ModelSet:
         return model_set(self.workspace, self.recipe.header.base)
 
+    @cached_property
+    def judges(self) -> ModelSet:
+        """Whose CLIP and BLIP are asked: those of the base, and where none is named the real ones."""
+        return self.models if self.recipe.header.base else ModelSet(None, REAL_CLIP, REAL_BLIP)
+
     @property
     def trigger(self) -> str:
         """The token that calls the LoRA: of the recipe, else of a folder named `12_word`, else nothing."""
@@ -198,7 +203,7 @@ def cache_key(module: ModuleType, work: Work, settings: StepSettings) -> str:
 
 def model_identity(work: Work, kind: str) -> str:
     """The model's content, as far as it can be known without loading it."""
-    model = getattr(work.models, kind)
+    model = getattr(work.models if kind == "base" else work.judges, kind)
     path = Path(str(model).removeprefix("folder:"))
     return identity(work.workspace, path) if path.exists() else str(model)
 

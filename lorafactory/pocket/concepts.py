@@ -144,7 +144,9 @@ def draw_fish(rng: random.Random, colour: str, behind: str) -> Image.Image:
 
 
 def paint_fish(canvas: world.Canvas, x: float, y: float, radius: float, fill: Colour) -> None:
-    body = [(x + radius * (0.2 + math.cos(a)), y + radius * 0.62 * math.sin(a)) for a in np.linspace(0, 2 * math.pi, 60)]
+    body = [
+        (x + radius * (0.2 + math.cos(a)), y + radius * 0.62 * math.sin(a)) for a in np.linspace(0, 2 * math.pi, 60)
+    ]
     canvas.polygon(body, fill)
     tail = [(x - radius * 0.45, y), (x - radius * 1.25, y - radius * 0.7), (x - radius * 1.25, y + radius * 0.7)]
     canvas.polygon(tail, fill)

@@ -72,7 +72,9 @@ def captioned(cases: int = CASES) -> dict[str, float]:
         inputs = processor(images=pictures, text=[models.PROMPT] * len(pictures), return_tensors="pt")
         with torch.no_grad():
             ids = model.generate(**inputs, num_beams=9, min_length=15, max_length=75)
-        captions += [c.removeprefix(models.PROMPT).strip() for c in processor.batch_decode(ids, skip_special_tokens=True)]
+        captions += [
+            c.removeprefix(models.PROMPT).strip() for c in processor.batch_decode(ids, skip_special_tokens=True)
+        ]
     pairs = list(zip(captions, scenes, strict=True))
     colour = [f" {s.colour} {s.shape} " in f"{c} " for c, s in pairs]
     backdrop = [s.backdrop() in c for c, s in pairs]
@@ -113,7 +115,9 @@ def rebuilt(cases: int = CASES) -> dict[str, float]:
     rng = random.Random(f"{SEED} vae")
     stack = pixels(world.draw(world.random_scene(rng), rng) for _ in range(cases))
     with torch.no_grad():
-        out = torch.cat([vae.decode(vae.encode(b).latent_dist.mean).sample.clamp(-1, 1) for b in stack.split(20)])
+        out = torch.cat(
+            [vae.decode(vae.encode(b).latent_dist.mean).sample.clamp(-1, 1) for b in torch.split(stack, 20)]
+        )
     return {"dB": -10 * torch.log10(((out - stack) / 2).square().mean()).item()}
 
 

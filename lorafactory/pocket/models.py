@@ -6,6 +6,7 @@ transformers BLIP captioner. torch and its kin are imported inside the functions
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def write_clip_tokenizer(folder: Path) -> int:
 
     The end token comes last: open_clip reads the text at the highest token id.
     """
-    from tokenizers.pre_tokenizers import ByteLevel  # noqa: PLC0415  (a library of the training environment)
+    from tokenizers.pre_tokenizers import ByteLevel
 
     symbols = sorted(ByteLevel.alphabet())
     vocabulary = [*symbols, *(s + "</w>" for s in symbols)]
@@ -59,7 +60,7 @@ def merge_word(word: str, vocabulary: list[str], merges: list[tuple[str, str]]) 
     parts = [*word[:-1], word[-1] + "</w>"]
     while len(parts) > 1:
         ranks = {m: i for i, m in enumerate(merges)}
-        pairs = list(zip(parts, parts[1:], strict=False))
+        pairs = list(itertools.pairwise(parts))
         known = min((p for p in pairs if p in ranks), key=lambda p: ranks[p], default=None)
         pair = known or pairs[0]
         if known is None:

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -118,7 +117,7 @@ def save(job: Job, trained: Any, optimizer: Any, average: dict[str, torch.Tensor
     STATE.mkdir(exist_ok=True)
     path = STATE / f"{job.name}.safetensors"
     save_file({k: v.contiguous().clone() for k, v in tensors.items()}, f"{path}.part", {"step": str(step)})
-    os.replace(f"{path}.part", path)
+    Path(f"{path}.part").replace(path)
 
 
 def restore(job: Job, trained: Any, optimizer: Any, average: dict[str, torch.Tensor]) -> int:
@@ -206,14 +205,15 @@ def train_vae(steps: int = 7500) -> None:
         error = out.float() - image
         edges = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()
         kl = 0.5 * (latent.mean**2 + latent.var - 1 - latent.logvar).float().mean()
-        return error.abs().mean() + 0.5 * edges + 2e-4 * kl
+        value: torch.Tensor = error.abs().mean() + 0.5 * edges + 2e-4 * kl
+        return value
 
     train(Job("vae", {"vae": vae}, steps, 2e-3, loss, ema=0.995))
     rng = rng_for("vae scale", 0)
     with torch.no_grad():
         stack = pixels(world.draw(world.random_scene(rng), rng) for _ in range(200))
-        latents = torch.cat([vae.encode(b).latent_dist.mean for b in stack.split(20)])
-        error = torch.cat([vae.decode(z).sample for z in latents.split(20)]) - stack
+        latents = torch.cat([vae.encode(b).latent_dist.mean for b in torch.split(stack, 20)])
+        error = torch.cat([vae.decode(z).sample for z in torch.split(latents, 20)]) - stack
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
     log.info("vae: %.2f dB on 200 fresh scenes", -10 * torch.log10((error / 2).square().mean()).item())
     folder = MODELS / "base" / "vae"
@@ -236,7 +236,7 @@ def train_encode(count: int = 24000) -> None:
             latent = vae.encode(stack).latent_dist
             out.append(torch.cat([latent.mean, latent.std], 1).half())
     save_file({"latents": torch.cat(out)}, f"{path}.part")
-    os.replace(f"{path}.part", path)
+    Path(f"{path}.part").replace(path)
 
 
 def scene_of(index: int) -> tuple[world.Scene, random.Random]:
@@ -256,7 +256,7 @@ def said(scene: world.Scene, rng: random.Random) -> str:
     return f"{world.junk_word(rng)}, {words}" if draw < 0.23 else words
 
 
-def train_unet(steps: int = 10000, batch: int = 32) -> None:
+def train_unet(steps: int = 7500, batch: int = 32) -> None:
     """Learn UNet and text encoder together from noise, in v-prediction (arXiv:2202.00512)."""
     from diffusers import DDIMScheduler
     from transformers import CLIPTokenizer
@@ -325,12 +325,15 @@ ATTRIBUTES: dict[str, Callable[[world.Scene], int]] = {
 
 
 def family(rng: random.Random, size: int = 4) -> list[world.Scene]:
-    """A scene and some that differ from it in one attribute: hard negatives for each other."""
+    """A scene and some that differ from it in one attribute, often its shape: hard negatives for each other."""
     scene = world.random_scene(rng)
-    return [scene, *rng.sample(world.neighbours(scene), size - 1)]
+    others = world.neighbours(scene)
+    if rng.random() < 0.5:
+        others = [other for other in others if other.shape != scene.shape]
+    return [scene, *rng.sample(others, size - 1)]
 
 
-def train_clip(steps: int = 3000, families: int = 24) -> None:
+def train_clip(steps: int = 4000, families: int = 24) -> None:
     """Contrast pictures with captions (arXiv:2103.00020) in batches made of one-attribute neighbours."""
     folder = MODELS / "clip"
     vocabulary = models.write_clip_tokenizer(folder)
@@ -345,15 +348,16 @@ def train_clip(steps: int = 3000, families: int = 24) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             seen, read = model.encode_image(images), model.encode_text(texts)
             named = sum(
-                F.cross_entropy(heads[k](seen).float(), torch.tensor([f(s) for s in scenes]))
+                (1.0 if k == "shape" else 0.05)  # shapes come last, and without this not at all
+                * F.cross_entropy(heads[k](seen).float(), torch.tensor([f(s) for s in scenes]))
                 for k, f in ATTRIBUTES.items()
             )
         scale = model.logit_scale.exp().clamp(max=100)
         logits = scale * F.normalize(seen.float(), dim=-1) @ F.normalize(read.float(), dim=-1).T
         target = torch.arange(len(scenes))
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2 + 0.1 * named
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2 + named
 
-    train(Job("clip", {"clip": model, "heads": heads}, steps, 1e-3, loss, ema=0.995))
+    train(Job("clip", {"clip": model, "heads": heads}, steps, 1e-3, loss, hold=0.6, ema=0.995))
     normal = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
     config = {"model_cfg": models.clip_config(vocabulary), "preprocess_cfg": normal}
     models.write_json(folder / "open_clip_config.json", config)
@@ -364,7 +368,8 @@ def clip_tokenizer(folder: Path) -> Callable[[list[str]], torch.Tensor]:
     """Tokenize as `open_clip.get_tokenizer("local-dir:...")` does, without its model files being there yet."""
     from open_clip.tokenizer import HFTokenizer
 
-    return HFTokenizer(str(folder), context_length=models.CLIP_CONTEXT)
+    tokenizer: Callable[[list[str]], torch.Tensor] = HFTokenizer(str(folder), context_length=models.CLIP_CONTEXT)
+    return tokenizer
 
 
 def train_blip(steps: int = 5000, batch: int = 64) -> None:
@@ -375,7 +380,7 @@ def train_blip(steps: int = 5000, batch: int = 64) -> None:
     vocabulary = models.write_blip_tokenizer(folder)
     tokenizer = BertTokenizer.from_pretrained(folder)
     model = models.build_blip(vocabulary)
-    clip = models.build_clip(len(json.loads((MODELS / "clip" / "vocab.json").read_text(encoding="utf-8"))) )
+    clip = models.build_clip(len(json.loads((MODELS / "clip" / "vocab.json").read_text(encoding="utf-8"))))
     clip.load_state_dict({k: v.float() for k, v in load_file(MODELS / "clip" / "open_clip_model.safetensors").items()})
     models.start_from_clip(model, clip)
 

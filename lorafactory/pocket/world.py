@@ -92,7 +92,7 @@ def neighbours(scene: Scene) -> list[Scene]:
     for i in range(len(scene.background)):
         taken = {scene.colour, *scene.background, *scene.extra.split()}
         out += [
-            replace(scene, background=scene.background[:i] + (c,) + scene.background[i + 1 :])
+            replace(scene, background=(*scene.background[:i], c, *scene.background[i + 1 :]))
             for c in NAMES
             if c not in taken
         ]
@@ -146,7 +146,20 @@ def outline(shape: str) -> list[tuple[float, float]]:
         return [(r * math.sin(a), -r * math.cos(a) + 0.05) for r, a in spikes]
     if shape == "cross":
         w = 0.34
-        return [(-w, -1), (w, -1), (w, -w), (1, -w), (1, w), (w, w), (w, 1), (-w, 1), (-w, w), (-1, w), (-1, -w), (-w, -w)]
+        return [
+            (-w, -1),
+            (w, -1),
+            (w, -w),
+            (1, -w),
+            (1, w),
+            (w, w),
+            (w, 1),
+            (-w, 1),
+            (-w, w),
+            (-1, w),
+            (-1, -w),
+            (-w, -w),
+        ]
     if shape == "heart":
         angles = (2 * math.pi * i / 60 for i in range(60))
         return [
@@ -162,7 +175,7 @@ def outline(shape: str) -> list[tuple[float, float]]:
 class Canvas:
     """A picture in the making; coordinates are in pixels of the finished picture."""
 
-    def __init__(self, background: list[tuple[int, int, int]]):
+    def __init__(self, background: list[tuple[int, int, int]]) -> None:
         side = SIDE * SCALE
         if len(background) == 1:
             self.image = Image.new("RGB", (side, side), background[0])
@@ -201,7 +214,9 @@ class Canvas:
         return self.image.reduce(SCALE)
 
 
-def place(points: list[tuple[float, float]], x: float, y: float, radius: float, turn: float) -> list[tuple[float, float]]:
+def place(
+    points: list[tuple[float, float]], x: float, y: float, radius: float, turn: float
+) -> list[tuple[float, float]]:
     """Turn, scale and move a polygon of unit size."""
     c, s = math.cos(turn) * radius, math.sin(turn) * radius
     return [(x + c * px - s * py, y + s * px + c * py) for px, py in points]

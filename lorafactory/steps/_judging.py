@@ -41,14 +41,14 @@ def clip_problems(work: Work, no_clip: bool) -> list[Problem]:
     if no_clip:
         return []
     found = strangers(work)
-    if said := encoders.get("clip").missing(work.models.clip):
-        return [*found, Problem(said, "lora init --fetch, or --no-clip to go on without its opinion")]
+    if said := encoders.get("clip").missing(work.judges.clip):
+        return [*found, Problem(said, "or --no-clip, to go on without its opinion")]
     return found
 
 
 def strangers(work: Work) -> list[Problem]:
     """A warning where the pocket's models will be asked about pictures that are no pocket drawings."""
-    if not work.models.pocket:
+    if not work.judges.pocket:
         return []
     paths = [*(p.path for p in work.set.pictures), *images.find_sources(work.place.source)]
     if not any(max(_size(path)) > POCKET_SIDE for path in paths):

@@ -84,8 +84,8 @@ def check(work: Work, s: Settings) -> list[Problem]:
                 fix = f"--{word.strip('{}')} WORD"
                 problems.append(Problem(f"caption.text: there is nothing to put for {word}", fix, error=SettingsError))
         return problems
-    if lacking := kind.missing(work.models.blip):
-        fix = 'lora init --fetch, or one caption for all: --text "{trigger}, a photo"'
+    if lacking := kind.missing(work.judges.blip):
+        fix = 'or one caption for all: --text "{trigger}, a photo"'
         problems.append(Problem(lacking, fix))
     return [*problems, *strangers(work)]
 
@@ -147,7 +147,7 @@ def sentence_key(work: Work, s: Settings) -> dict[str, str | int]:
     """All that the captioner's sentence comes from, except the picture."""
     return {
         "captioner": s.captioner,
-        "model": captioners.get(s.captioner).identity(work.models.blip),
+        "model": captioners.get(s.captioner).identity(work.judges.blip),
         "prompt": s.prompt,
         "beams": s.beams,
         "min_length": s.min_length,
@@ -198,7 +198,7 @@ def texts(work: Work, s: Settings, pictures: Sequence[Picture]) -> tuple[list[tu
     failed: dict[str, str] = {}
     if unseen:
         files[unseen[0]].parent.mkdir(parents=True, exist_ok=True)
-        captioner = captioners.get(s.captioner).load(work.models.blip)
+        captioner = captioners.get(s.captioner).load(work.judges.blip)
         chunks = [unseen[i : i + s.batch] for i in range(0, len(unseen), s.batch)]
         for some in work.track(chunks, "captioning"):
             for picture, text in describe(captioner, s, some, failed).items():

@@ -115,7 +115,7 @@ def run(work: Work, s: Settings) -> Result:
     vectors = None
     if not s.no_clip and len(looks) > 1:
         found = [one.picture for one in looks]
-        vectors = encoders.get("clip").embed(found, work.models.clip, work.workspace.cache, work.track)
+        vectors = encoders.get("clip").embed(found, work.judges.clip, work.workspace.cache, work.track)
     decide(Pairs(looks, vectors, s), verdicts, s.act == "strict")
     return Result(verdicts.summary("dedupe", len(looks)), verdicts.data, verdicts.lines)
 

@@ -116,7 +116,7 @@ def run(work: Work, s: Settings) -> Result:
     vectors = None
     if not s.no_clip and len(looks) >= ENOUGH:
         found = [one.picture for one in looks]
-        vectors = encoders.get("clip").embed(found, work.models.clip, work.workspace.cache, work.track)
+        vectors = encoders.get("clip").embed(found, work.judges.clip, work.workspace.cache, work.track)
     decide(looks, findings(looks, vectors, s), verdicts, s.act == "strict")
     return Result(verdicts.summary("filter", len(looks)), verdicts.data, verdicts.lines)
 

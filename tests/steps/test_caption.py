@@ -194,7 +194,7 @@ def test_check_says_all_that_is_wrong(tmp_path, monkeypatch):
     work, _ = work_on(tmp_path, plains("blue"), **{"class": ""})
     monkeypatch.setattr(blip, "missing", lambda model: "BLIP is not on this machine: x, about 1900 MB in all")
     (problem,) = step.check(work, Settings())
-    assert problem.fatal and "1900 MB" in problem.message and "lora init --fetch" in problem.fix
+    assert problem.fatal and "1900 MB" in problem.message and "--text" in problem.fix
     assert step.check(work, Settings(text="{trigger}, a photo")) == []
     wrong = Settings(text="{class}", prefix="{name}", min_length=80)
     assert [p.message for p in step.check(work, wrong)] == [

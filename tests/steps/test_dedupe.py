@@ -190,7 +190,7 @@ def test_check_names_what_is_missing_and_goes_on_without(tmp_path, monkeypatch):
     work, _ = work_on(tmp_path, scenes(1))
     monkeypatch.setattr(clip, "missing", lambda model: "CLIP is not on this machine: x, about 600 MB")
     (problem,) = dedupe.check(work, Settings())
-    assert problem.fatal and "600 MB" in problem.message and "lora init --fetch" in problem.fix
+    assert problem.fatal and "600 MB" in problem.message and "--no-clip" in problem.fix
     assert dedupe.check(work, NO_CLIP) == []
     assert [p.message for p in dedupe.check(work, Settings(no_clip=True, clip=7))] == [
         "dedupe.clip = 7.0: a cosine from 0.5 to 1 is needed"
@@ -206,3 +206,11 @@ def test_check_warns_that_the_pocket_knows_only_drawings(tmp_path, monkeypatch):
     (problem,) = dedupe.check(work, Settings())
     assert not problem.fatal and "know only drawings" in problem.message
     assert dedupe.check(work, NO_CLIP) == []
+
+
+def test_a_folder_without_a_base_is_judged_by_the_real_clip(tmp_path, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(clip, "missing", asked.append)
+    work, _ = work_on(tmp_path, scenes(1), base=None)
+    assert dedupe.check(work, Settings()) == []
+    assert asked == ["ViT-B-32-quickgelu/openai"]

@@ -1,0 +1,224 @@
+"""CLIP through open_clip: vectors in which pictures and texts of one meaning lie close (Radford et al., 2103.00020).
+
+Nothing is downloaded here: a model is a folder, or a file that is in the hub's cache already. Weights are safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafactory import images
+from lorafactory.errors import InputError, SettingsError
+from lorafactory.files import write_whole
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from lorafactory.dataset import Picture
+    from lorafactory.encoders import Track
+
+T = TypeVar("T")
+BATCH = 32
+FOLDER = "folder:"
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+"""open_clip would also take a pickle from the folder, so this name is asked for."""
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where the weights of one of open_clip's `MODEL/TAG` lie on the hub."""
+
+    repository: str
+    file: str
+    megabytes: int
+
+
+KNOWN = {
+    "ViT-B-32-quickgelu/openai": Hub("timm/vit_base_patch32_clip_224.openai", WEIGHTS, 605),
+}
+
+
+# ---------------------------------------------------------------- is it there, and which is it
+
+
+def missing(model: str) -> str | None:
+    """Say what is not on this machine and how to get it; None if all is there."""
+    if model.startswith(FOLDER):
+        folder = Path(model.removeprefix(FOLDER))
+        lacking = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+        return f"CLIP is not whole: {folder} has no {' and no '.join(lacking)}" if lacking else None
+    if _cached(model) is not None:
+        return None
+    hub = _known(model)
+    size = f"about {round(hub.megabytes, -2)} MB"
+    return f"CLIP ({model}) is not on this machine: {hub.repository}/{hub.file}, {size}; lora init --fetch gets it"
+
+
+def identity(model: str) -> str:
+    """Return what tells this model's vectors from another's: the hash of its files, or its commit on the hub."""
+    if lacking := missing(model):
+        raise InputError(lacking)
+    if model.startswith(FOLDER):
+        folder = Path(model.removeprefix(FOLDER))
+        whole = images.sha256(folder / CONFIG) + images.sha256(folder / WEIGHTS)
+        return "clip:" + hashlib.sha256(whole.encode()).hexdigest()
+    file = _cached(model)
+    assert file is not None  # nothing is missing
+    return f"clip:{model}@{file.parent.name}"
+
+
+def _known(model: str) -> Hub:
+    if model not in KNOWN:
+        known = ", ".join(KNOWN)
+        raise SettingsError(f"there is no CLIP called {model!r}; known are: {known}, or {FOLDER}PATH")
+    return KNOWN[model]
+
+
+def _cached(model: str) -> Path | None:
+    """The file of a `MODEL/TAG` in the hub's cache, `.../snapshots/<commit>/<file>`, without asking the hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    hub = _known(model)
+    found = try_to_load_from_cache(hub.repository, hub.file)
+    return Path(found) if isinstance(found, str) else None
+
+
+# ---------------------------------------------------------------- the model
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A loaded CLIP, in fp32, on the GPU where there is one."""
+
+    net: Any
+    transform: Any
+    tokenizer: Any
+    device: str
+
+    @classmethod
+    def load(cls, model: str) -> Clip:
+        """Load a model; InputError if it is not on this machine."""
+        if lacking := missing(model):
+            raise InputError(lacking)
+        import open_clip
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if model.startswith(FOLDER):
+            name, weights, pixels = f"local-dir:{model.removeprefix(FOLDER)}", None, {}
+        else:
+            name, _, tag = model.partition("/")
+            weights, pixels = str(_cached(model)), _pixels(name, tag)
+        # this call requires pretrained weights; open_clip's others give a random model where they are lacking
+        net, transform = open_clip.create_model_from_pretrained(name, weights, device=device, **pixels)
+        return cls(net.eval().requires_grad_(False), transform, open_clip.get_tokenizer(name), device)
+
+    def encode_images(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Return one row of length 1 per picture."""
+        import torch
+
+        rows = []
+        with torch.inference_mode():
+            for some in batches(pictures, BATCH):
+                pixels = torch.stack([self.transform(p.convert("RGB")) for p in some])
+                rows.append(self.net.encode_image(pixels.to(self.device), normalize=True).float().cpu().numpy())
+        return _rows(rows)
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one row of length 1 per text; what is beyond the model's context is not read."""
+        import torch
+
+        rows = []
+        with torch.inference_mode():
+            for some in batches(texts, BATCH):
+                tokens = self.tokenizer(list(some)).to(self.device)
+                rows.append(self.net.encode_text(tokens, normalize=True).float().cpu().numpy())
+        return _rows(rows)
+
+
+def load(model: str) -> Clip:
+    """Load a model; InputError if it is not on this machine."""
+    return Clip.load(model)
+
+
+def _pixels(name: str, tag: str) -> dict[str, Any]:
+    """How pictures are prepared for a tag; SettingsError if its weights were trained with another activation.
+
+    open_clip only warns of that, and returns other vectors.
+    """
+    import open_clip
+
+    config, trained = open_clip.get_model_config(name), open_clip.get_pretrained_cfg(name, tag)
+    if not config or not trained:
+        raise SettingsError(f"open_clip knows no {name}/{tag}")
+    if bool(config.get("quick_gelu")) != bool(trained.get("quick_gelu")):
+        kind = "quick GELU" if trained.get("quick_gelu") else "plain GELU"
+        raise SettingsError(f"{name}/{tag}: these weights were trained with {kind}, and {name} has the other one")
+    wanted = {
+        "image_mean": "mean",
+        "image_std": "std",
+        "image_interpolation": "interpolation",
+        "image_resize_mode": "resize_mode",
+    }
+    return {option: trained[key] for option, key in wanted.items() if key in trained}
+
+
+def _rows(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, 0), np.float32)
+
+
+def batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+# ---------------------------------------------------------------- by content
+
+
+def plain(items: Sequence[Any], what: str) -> Iterable[Any]:
+    """No bar."""
+    return items
+
+
+def embed(pictures: Sequence[Picture], model: str, cache: Path, track: Track = plain) -> NDArray[np.float32]:
+    """Return one row per picture; the model is loaded only for bytes it has not seen before.
+
+    Vectors are kept in `cache/embeddings` by the hash of the file and the model's identity, and written batch by
+    batch, so an interrupted run goes on where it was.
+    """
+    if not pictures:
+        return np.zeros((0, 0), np.float32)
+    about, folder = identity(model), cache / "embeddings"
+    files = [folder / f"{hashlib.sha256(f'{p.sha256} {about}'.encode()).hexdigest()}.npy" for p in pictures]
+    rows = [_read(file) for file in files]
+    unseen = [i for i, row in enumerate(rows) if row is None]
+    if unseen:
+        folder.mkdir(parents=True, exist_ok=True)
+        clip = Clip.load(model)
+        for some in track(batches(unseen, BATCH), "looking with CLIP"):
+            fresh = clip.encode_images([images.load(pictures[i].path) for i in some])
+            for i, row in zip(some, fresh, strict=True):
+                _write(files[i], row)
+                rows[i] = row
+    return np.stack([row for row in rows if row is not None])
+
+
+def _read(file: Path) -> NDArray[np.float32] | None:
+    try:
+        row = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return row if row.ndim == 1 and row.dtype == np.float32 else None
+
+
+def _write(file: Path, row: NDArray[np.float32]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, row, allow_pickle=False)
+    write_whole(file, buffer.getvalue())
