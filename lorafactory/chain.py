@@ -46,8 +46,8 @@ def links(work: Work, to: str | None = None) -> list[Link]:
 
 
 def check(work: Work, chain: list[Link]) -> list[Problem]:
-    """What every step finds wrong or risky, without a model and without writing."""
-    return [p for link in chain for p in link.module.check(work, link.settings)]
+    """What every step finds wrong or risky, each thing once, without a model and without writing."""
+    return list(dict.fromkeys(p for link in chain for p in link.module.check(work, link.settings)))
 
 
 def run(

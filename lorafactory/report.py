@@ -40,7 +40,7 @@ def collect(work: Work, store: Store) -> Report:
         trigger=work.trigger,
         file=place.chosen.name,
         pick=verdict["label"],
-        passed=bool(verdict["verdict"]["passed"] or verdict["by_hand"]),
+        passed=verdict["passed"],
         reason=verdict["reason"],
         kind=f"{header.kind}, {header.class_}" if header.class_ else header.kind,
         by_hand=verdict["by_hand"] is not None,

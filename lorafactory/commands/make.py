@@ -10,6 +10,7 @@ For example:
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +134,12 @@ def make(space: Workspace, name: str, *, given: Path | None, header: dict[str, A
             results = chain.run(work, links, store, force=force, say=lambda result: click.echo(result.summary))
             if to is None:
                 write_report(work, store)
-    click.echo(closing(work, results, to))
-    if to is None and results["pick"].data.get("passed") is False:
+    if to is not None:
+        click.echo(f"stopped after {to}, as asked; look at {place.root}, then: lora make {place.name}")
+        return results
+    verdict = json.loads((place.comparison / "verdict.json").read_text(encoding="utf-8"))
+    click.echo(closing(work, results, verdict))
+    if not verdict["passed"]:
         raise NoSavePasses(f"no save of {place.name} passes the verdict; the best-ranked one is published, marked so")
     return results
 
@@ -146,11 +151,9 @@ def base_problem(work: Work, links: list[chain.Link]) -> list[Problem]:
     return []
 
 
-def closing(work: Work, results: dict[str, Result], to: str | None) -> str:
+def closing(work: Work, results: dict[str, Result], verdict: dict[str, Any]) -> str:
     """The last lines: the file, the trigger, which save and why, the report, how to try another."""
     place = work.place
-    if to is not None:
-        return f"stopped after {to}, as asked; look at {place.root}, then: lora make {place.name}"
     if all(result.skipped for result in results.values()):
         return f"everything is up to date\n{place.chosen}   report: {place.report.as_uri()}"
     return "\n".join(
@@ -158,7 +161,7 @@ def closing(work: Work, results: dict[str, Result], to: str | None) -> str:
             "",
             f"LoRA     {place.chosen}",
             f"trigger  {work.trigger}",
-            f"save     {results['pick'].data.get('reason') or results['pick'].summary}",
+            f"save     {verdict['reason']}",
             f"report   {place.report.as_uri()}",
             f"another  lora pick {place.name} --epoch N",
         ]
