@@ -4,8 +4,8 @@ RESOLVE = $(PY) -m uv pip compile -q --all-extras --python-version 3.11 --no-emi
 export UV_CUSTOM_COMPILE_COMMAND = make lock
 
 # Values come from the command line alone, and raw: nothing in them is expanded, split or run.
-$(foreach v,NAME RECIPE BASE FROM TO STAGE,$(eval override $v := $(if $(filter command,$(origin $v)),$$(value $v))))
-export NAME RECIPE BASE FROM TO STAGE
+$(foreach v,NAME RECIPE BASE FROM TO TEXT STAGE,$(eval override $v := $(if $(filter command,$(origin $v)),$$(value $v))))
+export NAME RECIPE BASE FROM TO TEXT STAGE
 unexport MAKEFLAGS MFLAGS MAKELEVEL
 
 # With -q and `+` lines, GNU make 4 ends silently (status 1) when a line fails, so the last line is our own.
@@ -22,13 +22,14 @@ help: ## this list
 setup: ## make the environment in .venv, or bring it up to date
 	$(do)bin/lora --setup && echo "Ready. Next: make lora NAME=demo" || exit 1
 
-lora: ## make a LoRA: make lora NAME=anna [RECIPE= BASE= FROM= TO=]
+lora: ## make a LoRA: make lora NAME=anna [RECIPE= BASE= FROM= TO= TEXT=]
 	$(do)[ -n "$$NAME" ] || { echo "make lora: no NAME given; for example: make lora NAME=demo" >&2; exit 1; }; \
 	set -- make; \
 	[ -z "$$RECIPE" ] || set -- "$$@" --recipe "$$RECIPE"; \
 	[ -z "$$BASE" ] || set -- "$$@" --base "$$BASE"; \
 	[ -z "$$FROM" ] || set -- "$$@" --from "$$FROM"; \
 	[ -z "$$TO" ] || set -- "$$@" --to "$$TO"; \
+	[ -z "$$TEXT" ] || set -- "$$@" --text "$$TEXT"; \
 	bin/lora "$$@" -- "$$NAME" || exit 1
 
 test: ## run the tests

@@ -138,6 +138,13 @@ class Work:
     """False: report what would be moved or edited, and touch nothing."""
     note: Note = field(default_factory=lambda: Note(None))
     past: Past = field(default_factory=Past)
+    incoming: Path | None = None
+    """Folder whose pictures are about to come in; only checks meet it."""
+
+    @property
+    def originals(self) -> Path:
+        """The folder of the originals: the LoRA's source/, or where they are before they are copied there."""
+        return self.incoming or self.place.source
 
     @property
     def set(self) -> Set:

@@ -79,7 +79,7 @@ def photographs(folder: Path) -> int:
 def test_photographs_become_a_lora(lora, space: Path, tmp_path: Path):
     assert photographs(tmp_path / "in") >= 10
     said = lora(
-        "make", "photos", "--from", tmp_path / "in", "--base", "pocket", "--set", 'caption.text="{trigger}, a photo"',
+        "make", "photos", "--from", tmp_path / "in", "--base", "pocket", "--text", "{trigger}, a photo",
         "--set", "train.holdout=3", "--set", "train.epochs=4", "--set", "compare.seeds=[1, 2]",
     )  # fmt: skip
     assert said.code in (0, 4), said.err

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 NEEDED = (WEIGHTS, "config.json", "preprocessor_config.json", "tokenizer_config.json")
+TOKENIZER = ("vocab.txt", "tokenizer.json", "special_tokens_map.json")
 SIZE = "about 1900 MB"
 """Of `Salesforce/blip-image-captioning-large`."""
 
@@ -38,6 +39,11 @@ def missing(model: str) -> str | None:
     if not lacking:
         return None
     return f"BLIP is not on this machine: {model}/{lacking[0]}, {SIZE} in all; lora init --fetch gets it"
+
+
+def sources(model: str) -> tuple[str, list[str]]:
+    """The repository and the files on the hub that `lora init --fetch` brings."""
+    return model, [*NEEDED, *TOKENIZER]
 
 
 def identity(model: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,9 @@ def free_path(path: Path) -> Path:
     return found
 
 
-def asked(
-    space: Workspace, place: LoraDir, origin: Origin, header: dict[str, Any], pairs: tuple[str, ...]
-) -> dict[str, Any]:
-    """What goes into lora.toml: the options given, and on first sight the recipe of the demo and the trigger."""
-    values = {**header, **assignments(pairs)}
+def asked(space: Workspace, place: LoraDir, origin: Origin, told: dict[str, Any]) -> dict[str, Any]:
+    """What goes into lora.toml: what was said, and on first sight the recipe of the demo and the trigger."""
+    values = dict(told)
     if origin.how == "demo":
         values.setdefault("recipe", DEMO)
     if not settings.effective(space, place, nested(values)).header.trigger:
@@ -111,13 +109,14 @@ def asked(
     return values
 
 
-def make(space: Workspace, name: str, *, given: Path | None, header: dict[str, Any], pairs: tuple[str, ...],
-         to: str | None, force: bool) -> dict[str, Result]:  # fmt: skip
-    """Run the chain for one LoRA and publish what it chose."""
+def make(
+    space: Workspace, name: str, *, given: Path | None, told: dict[str, Any], to: str | None, force: bool
+) -> dict[str, Result]:
+    """Run the chain for one LoRA and publish what it chose. `told` is kept in lora.toml, by dotted keys."""
     place = space.lora(name)
     origin = find_origin(space, place, given)
-    values = asked(space, place, origin, header, pairs)
-    work = Work(space, place, settings.effective(space, place, nested(values)))
+    values = asked(space, place, origin, told)
+    work = Work(space, place, settings.effective(space, place, nested(values)), incoming=origin.folder)
     links = chain.links(work, to)
     problems = [*base_problem(work, links), *chain.check(work, links)]
     for problem in problems:
@@ -130,18 +129,25 @@ def make(space: Workspace, name: str, *, given: Path | None, header: dict[str, A
             click.echo(f"lora.toml {change}")
         if new := take_in(origin, place):
             click.echo(f"source: {new} new pictures")
+        work = replace(work, incoming=None)
         with Store(space.record) as store:
             results = chain.run(work, links, store, force=force, say=lambda result: click.echo(result.summary))
             if to is None:
                 write_report(work, store)
-    if to is not None:
+    if to is None:
+        conclude(work, results)
+    else:
         click.echo(f"stopped after {to}, as asked; look at {place.root}, then: lora make {place.name}")
-        return results
-    verdict = json.loads((place.comparison / "verdict.json").read_text(encoding="utf-8"))
+    return results
+
+
+def conclude(work: Work, results: dict[str, Result]) -> None:
+    """Say what came out; NoSavePasses if the verdict lets no save through."""
+    verdict = json.loads((work.place.comparison / "verdict.json").read_text(encoding="utf-8"))
     click.echo(closing(work, results, verdict))
     if not verdict["passed"]:
-        raise NoSavePasses(f"no save of {place.name} passes the verdict; the best-ranked one is published, marked so")
-    return results
+        name = work.place.name
+        raise NoSavePasses(f"no save of {name} passes the verdict; the best-ranked one is published, marked so")
 
 
 def base_problem(work: Work, links: list[chain.Link]) -> list[Problem]:
@@ -175,9 +181,26 @@ def closing(work: Work, results: dict[str, Result], verdict: dict[str, Any]) -> 
 )
 @click.option("--to", help="Stop after this step: " + ", ".join(chain.CHAIN) + ".")
 @click.option("--set", "pairs", multiple=True, metavar="TABLE.KEY=VALUE", help="A setting, kept in lora.toml.")
+@click.option("--text", help="One caption for all pictures, as in \"{trigger}, a photo\"; BLIP is not needed then.")
+@click.option("--no-clip", is_flag=True, help="Go on without CLIP: only equal pictures are found, and the chain ends with the training.")
 @click.option("--force", is_flag=True, help="Run every step again.")
 @header_options
 @workspace_option
-def command(name: str, given: Path | None, to: str | None, pairs: tuple[str, ...], force: bool, **options: Any) -> None:
+def command(
+    name: str,
+    given: Path | None,
+    to: str | None,
+    pairs: tuple[str, ...],
+    text: str | None,
+    no_clip: bool,
+    force: bool,
+    **options: Any,
+) -> None:
     space = find_workspace(options.pop("workspace"))
-    make(space, name, given=given, header=header_values(options), pairs=pairs, to=to, force=force)
+    told = header_values(options) | assignments(pairs)
+    if text is not None:
+        told["caption.text"] = text
+    if no_clip:
+        told |= dict.fromkeys(("dedupe.no_clip", "filter.no_clip"), True)
+        to = to or "train"
+    make(space, name, given=given, told=told, to=to, force=force)

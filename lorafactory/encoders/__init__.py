@@ -40,6 +40,9 @@ class Kind(Protocol):
     def missing(self, model: str) -> str | None:
         """Say what is not on this machine and how to get it; None if all is there. Imports no torch."""
 
+    def sources(self, model: str) -> tuple[str, list[str]]:
+        """The repository and the files on the hub that `lora init --fetch` brings."""
+
     def identity(self, model: str) -> str:
         """Return what tells this model's vectors from another's: the hash of its files, or its commit."""
 

@@ -62,6 +62,12 @@ def missing(model: str) -> str | None:
     return f"CLIP ({model}) is not on this machine: {hub.repository}/{hub.file}, {size}; lora init --fetch gets it"
 
 
+def sources(model: str) -> tuple[str, list[str]]:
+    """The repository and the files on the hub that `lora init --fetch` brings."""
+    hub = _known(model)
+    return hub.repository, [hub.file]
+
+
 def identity(model: str) -> str:
     """Return what tells this model's vectors from another's: the hash of its files, or its commit on the hub."""
     if lacking := missing(model):

@@ -50,7 +50,7 @@ def strangers(work: Work) -> list[Problem]:
     """A warning where the pocket's models will be asked about pictures that are no pocket drawings."""
     if not work.judges.pocket:
         return []
-    paths = [*(p.path for p in work.set.pictures), *images.find_sources(work.place.source)]
+    paths = [*(p.path for p in work.set.pictures), *images.find_sources(work.originals)]
     if not any(max(_size(path)) > POCKET_SIDE for path in paths):
         return []
     warning = "the pocket's CLIP and BLIP know only drawings of 96 pixels: what they say of these pictures means little"

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import Field
 
-from lorafactory import families, images
+from lorafactory import encoders, families, images
 from lorafactory.errors import BaseError, InputError, Problem, SettingsError
 from lorafactory.files import write_whole
 from lorafactory.scoring import sheet
@@ -100,6 +100,8 @@ def check(work: Work, s: Settings) -> list[Problem]:
         wrong.append((f"compare.strengths = {list(s.strengths)}: not different numbers up to 2", "strengths = [1.0]"))
     problems = [Problem(message, fix, error=SettingsError) for message, fix in wrong]
     problems += [Problem(lacking) for lacking in [blind(work)] if lacking]
+    if lacking := encoders.get("clip").missing(work.models.clip):
+        problems.append(Problem(lacking, "or train only: --to train"))
     if len(s.seeds) == 1:
         problems.append(Problem("compare.seeds: one seed shows no diversity, so that gate is off", fatal=False))
     return problems

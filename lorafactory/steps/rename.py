@@ -57,7 +57,7 @@ def sources(work: Work) -> list[Path]:
 
 
 def source_folder(work: Work) -> Path:
-    return work.place.source if work.place.owned else work.place.root
+    return work.originals if work.place.owned else work.place.root
 
 
 def target_set(work: Work, settings: Settings) -> Set:
