@@ -33,10 +33,10 @@ lora: ## make a LoRA: make lora NAME=anna [RECIPE= BASE= FROM= TO= TEXT=]
 	bin/lora "$$@" -- "$$NAME" || exit 1
 
 test: ## run the tests
-	$(do)bin/lora --setup dev && OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 || exit 1
+	$(do)bin/lora --setup dev && OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup || exit 1
 
 test-all: ## run the tests with the long ones, and those for a GPU where there is one
-	$(do)bin/lora --setup dev && OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "" || exit 1
+	$(do)bin/lora --setup dev && OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup -m "" || exit 1
 
 check: ## style, types, generated pages, the lock on every system; the largest files and functions
 	$(do)bin/lora --setup dev || exit 1; \

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import ModuleType
 
-from lorafactory import step, steps
+from lorafactory import past, step, steps
 from lorafactory.errors import Problem, SettingsError
 from lorafactory.step import Result, StepSettings, Work
 from lorafactory.store import Store
@@ -54,8 +54,8 @@ def run(
     work: Work, chain: list[Link], store: Store, *, force: bool = False, say: Callable[[Result], None]
 ) -> dict[str, Result]:
     """Run the chain; the caller has checked and holds the lock. Each step's result is said as it ends."""
-    store.interrupt(work.place.name)
-    for line in step.see_hand(work, store):
+    store.interrupt(work.place.recorded)
+    for line in past.see_hand(work.set, work.place.recorded, store):
         say(Result(line))
     results = {}
     for link in chain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from lorafactory import __version__
-from lorafactory.errors import BUG, STOPPED, LoraError
+from lorafactory.errors import BUG, FAILED, STOPPED, LoraError
 
 HERE = Path(__file__).parent
 SECTIONS = {
@@ -89,6 +90,9 @@ def lora(verbose: bool) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and end the process with the exit code that `errors.py` gives the outcome."""
+    for name in ("SIGTERM", "SIGHUP"):  # end in order, as after Ctrl-C: what was decided is recorded
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     sys.exit(run(args))
 
 
@@ -105,6 +109,9 @@ def run(args: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("lora: stopped; the same line goes on", err=True)
         return STOPPED
+    except OSError as error:
+        click.echo(f"lora: {error}; mend that, then type the same again", err=True)
+        return FAILED
     except Exception:
         traceback.print_exc()
         click.echo("lora: this is a bug in lorafactory; please report the lines above", err=True)

@@ -62,7 +62,8 @@ class Subset:
 
     @property
     def pictures(self) -> list[Picture]:
-        return [Picture(p) for p in images.find(self.folder)]
+        """What is in the folder, except a LoRA's preview, which bears the LoRA's name."""
+        return [Picture(p) for p in images.find(self.folder) if not p.with_suffix(".safetensors").exists()]
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,8 @@ class Set:
 
     def next_number(self) -> int:
         """One more than the highest NNNN in use, set-aside pictures included."""
-        stems = [Path(name).stem for name in (*self.hashes_by_name(), *self.aside)]
+        stems = [Path(name).stem for name in (*(p.name for p in self.pictures), *self.aside)]
         return max((int(s) for s in stems if _NUMBER.match(s)), default=0) + 1
-
-    def hashes_by_name(self) -> list[str]:
-        return [p.name for p in self.pictures]
 
 
 def read_set(root: Path, folder: Path, word: str = "") -> Set:
@@ -135,7 +133,7 @@ def move(picture: Picture, folder: Path) -> Path:
     """Move a picture and its caption into `folder` under a free name; return the picture's new path."""
     target = folder / picture.name
     number = 2
-    while target.exists():
+    while target.exists() or target.with_suffix(".txt").exists():
         target = folder / f"{picture.path.stem}~{number}{picture.path.suffix}"
         number += 1
     if picture.caption_path.exists():

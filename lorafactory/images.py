@@ -79,7 +79,7 @@ def find(folder: Path) -> list[Path]:
         return []
     shown = (p for p in folder.iterdir() if not p.name.startswith("."))
     found = [p for p in shown if p.suffix.lower() in SUFFIXES and p.is_file()]
-    return sorted(found, key=lambda p: natural(p.name))
+    return sorted(found, key=lambda p: (natural(p.stem), p.suffix))  # so that a copy comes after its original
 
 
 def find_sources(folder: Path) -> list[Path]:
@@ -93,7 +93,7 @@ def find_sources(folder: Path) -> list[Path]:
         folders[:] = [f for f in folders if not f.startswith(".") and f not in JUNK_FOLDERS]
         shown = [Path(root, name) for name in names if not name.startswith(".")]
         found += [p for p in shown if p.suffix.lower() in SUFFIXES | FOREIGN and p.is_file()]
-    return sorted(found, key=lambda p: natural(p.relative_to(folder).as_posix()))
+    return sorted(found, key=lambda p: (natural(p.relative_to(folder).with_suffix("").as_posix()), p.suffix))
 
 
 def natural(name: str) -> tuple[list[int | str], str]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import click
 from pydantic.fields import FieldInfo
 
-from lorafactory import settings, step
+from lorafactory import past, settings, step
 from lorafactory.errors import SettingsError
 from lorafactory.step import Result, StepSettings, Work
 from lorafactory.store import Store
@@ -140,22 +140,32 @@ def run_step(module: ModuleType, given_place: str, given: dict[str, Any]) -> Res
     place = target(workspace, given_place)
     header = header_values(given)
     told = {k: v for k in module.Settings.model_fields if (v := given[k]) not in (None, ())}
-    told = {k: list(v) if isinstance(v, tuple) else v for k, v in told.items()}
+    told = {k: as_told(module.Settings.model_fields[k], k, v) for k, v in told.items()}
     recipe = settings.effective(workspace, place, {**header, **({step.name_of(module): told} if told else {})})
     apply = place.owned or given["apply"]
     return in_lock(module, Work(workspace, place, recipe, apply), step.settings_of(module, recipe), given["force"])
 
 
+def as_told(field: FieldInfo, key: str, value: Any) -> Any:
+    """What an option means as a recipe would say it: a repeated one is a list, a table is TOML."""
+    if typing.get_origin(field.annotation) is dict:
+        return assignments((f"{key}={value}",))[key]
+    return list(value) if isinstance(value, tuple) else value
+
+
 def in_lock(module: ModuleType, work: Work, values: StepSettings, force: bool) -> Result:
-    if not work.place.owned and work.workspace.record.exists():
+    for problem in module.check(work, values):
+        if not problem.fatal:
+            click.echo(f"note: {problem}", err=True)
+    if not work.place.owned:
         click.echo(f"recorded in {work.workspace.record}", err=True)
     work.workspace.root.mkdir(parents=True, exist_ok=True)
     with Store(work.workspace.record) as store:
         if not work.apply:
             return step.perform(module, work, values, store, force=force)
         with step.locked(work.place):
-            store.interrupt(work.place.name)
-            for line in step.see_hand(work, store) if work.place.owned else []:
+            store.interrupt(work.place.recorded)
+            for line in past.see_hand(work.set, work.place.recorded, store):
                 click.echo(line, err=True)
             return step.perform(module, work, values, store, force=force)
 

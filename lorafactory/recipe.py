@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,7 +134,3 @@ def say_invalid(error: ValidationError, origins: Mapping[str, str], table: str =
         said = "is not a setting" if finding["type"] == "extra_forbidden" else finding["msg"].lower()
         problems.append(Problem(f"{origin}: `{full}`{value}: {said}", error=SettingsError))
     return problems
-
-
-def with_trigger(recipe: Recipe, trigger: str) -> Recipe:
-    return replace(recipe, header=recipe.header.model_copy(update={"trigger": trigger}))

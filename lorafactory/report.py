@@ -31,7 +31,7 @@ def collect(work: Work, store: Store) -> Report:
     place = work.place
     verdict = json.loads((place.comparison / "verdict.json").read_text(encoding="utf-8"))
     scores = json.loads((place.comparison / "scores.json").read_text(encoding="utf-8"))
-    trained = store.last(place.name, "train")
+    trained = store.last(place.recorded, "train")
     losses = store.metrics(trained.id, "loss") if trained else []
     header = work.recipe.header
     preview = place.chosen.with_suffix(".png")
@@ -95,9 +95,10 @@ def marks(scores: dict[str, Any], verdict: dict[str, Any], steps_run: int) -> li
 def noticed(work: Work, store: Store) -> list[Noticed]:
     """What was set aside or flagged, the latest word on each picture and rule."""
     latest: dict[tuple[str, str], Decision] = {}
-    for decision in store.decisions(lora=work.place.name):
+    for decision in store.decisions(lora=work.place.recorded):
         latest[decision.image, decision.rule] = decision
-    found = [d for d in latest.values() if d.verdict in NOTICED]
+    there = {p.name for p in work.set.pictures}
+    found = [d for d in latest.values() if d.verdict in NOTICED and (d.image in there) == (d.verdict == "flagged")]
     places = {p.name: p.path for p in work.set.pictures} | work.set.aside
     return [Noticed(d.image, thumbnail(places.get(d.image)), d.verdict, why(d)) for d in found]
 
@@ -139,6 +140,6 @@ def facts(work: Work, store: Store) -> list[tuple[str, str]]:
     """What was run, on what, when, and the hashes to know the files by."""
     told = [("base", work.models.base.name if work.models.base else "none")]
     told += [("sha256 of the LoRA", images.sha256(work.place.chosen))]
-    for row in reversed(store.runs(work.place.name, limit=12)):
+    for row in reversed(store.runs(work.place.recorded, limit=12)):
         told.append((row.step, f"{row.started_at[:19].replace('T', ' ')} UTC, {row.wall_s or 0:.1f} s, {row.status}"))
     return told

@@ -71,7 +71,7 @@ def tables_for(workspace: Workspace, base: str | None) -> tuple[str, ...]:
 
 
 def written(place: LoraDir) -> str:
-    return place.settings.read_text(encoding="utf-8") if place.settings.is_file() else ""
+    return place.settings.read_text(encoding="utf-8-sig") if place.settings.is_file() else ""
 
 
 def write(place: LoraDir, values: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,9 @@ A step is a module of `steps/` with:
 and, where they differ from the defaults below:
 
     MODELS      which of "base", "clip", "blip" change the output
+    HEADER      which of "trigger", "kind", "class" change the output
+    SHRINKS     True if pictures that left the set since change nothing
+    stands(last, settings) -> bool              a run with settings `last` is not undone by these
     sees(work, settings) -> dict[str, str]      what it reads, name to sha256; the set's images if absent
     outputs(work, settings) -> list[Path]       files without which the step has not happened
 """
@@ -18,8 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,13 +37,12 @@ from rich.progress import track
 from lorafactory import dataset, images
 from lorafactory.dataset import Picture, Set
 from lorafactory.errors import FailedError, SettingsError, raise_all
+from lorafactory.past import Past, remember, snapshot
 from lorafactory.recipe import Recipe, say_invalid
-from lorafactory.store import Run, Store
+from lorafactory.store import Run, Store, tidy
 from lorafactory.workspace import REAL_BLIP, REAL_CLIP, LoraDir, ModelSet, Workspace, identity, model_set
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
-BY_HAND = "by hand"
 
 
 class StepSettings(BaseModel):
@@ -59,20 +61,6 @@ class Result:
     """Further lines, such as one per picture in a report."""
     skipped: bool = False
     """True if everything was up to date."""
-
-
-@dataclass(frozen=True)
-class Past:
-    """What the record remembers of this set."""
-
-    imported: Mapping[str, str] = field(default_factory=dict)
-    """sha256 of an original to the name of its picture, whatever became of it."""
-    hand: Mapping[str, str] = field(default_factory=dict)
-    """Picture name to what a person last did with it: removed, put back, set aside, added, changed."""
-    hand_captions: frozenset[str] = frozenset()
-    """Pictures whose caption a person wrote, changed or took away."""
-    captions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Picture name to (sha256 of the image, key of the settings) its caption was made for."""
 
 
 class Note:
@@ -204,6 +192,7 @@ def cache_key(module: ModuleType, work: Work, settings: StepSettings) -> str:
     values = {k: v for k, v in told.items() if not (isinstance(e := extras[k], dict) and e.get("neutral"))}
     models = {m: model_identity(work, m) for m in getattr(module, "MODELS", ())}
     header = {"trigger": work.trigger, "kind": work.recipe.header.kind, "class": work.recipe.header.class_}
+    header = {k: v for k, v in header.items() if k in getattr(module, "HEADER", ())}
     whole = [name_of(module), module.VERSION, values, models, header]
     return hashlib.sha256(json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -218,13 +207,22 @@ def model_identity(work: Work, kind: str) -> str:
 def sees(module: ModuleType, work: Work, settings: StepSettings) -> dict[str, str]:
     own = getattr(module, "sees", None)
     found: dict[str, str] = own(work, settings) if own else work.set.hashes()
-    return found
+    return {str(tidy(name)): sha for name, sha in found.items()}
 
 
 def up_to_date(module: ModuleType, work: Work, settings: StepSettings, key: str, store: Store) -> bool:
-    """True if a finished run with this key left exactly what the step would read now, and its files are there."""
-    row = store.last(work.place.name, name_of(module), key=key)
-    if row is None or store.edges(row.id, "in", "sees") != sees(module, work, settings):
+    """True if the latest run had this key, left exactly what the step would read now, and its files are there.
+
+    Only the latest counts: after A, B and A again the folder holds what B made.
+    """
+    row = store.last(work.place.recorded, name_of(module), status=None)
+    if row is None or row.status != "done":
+        return False
+    stands = getattr(module, "stands", None)
+    if row.key != key and not (stands and stands(row.settings, settings)):
+        return False
+    seen, now = store.edges(row.id, "in", "sees"), sees(module, work, settings)
+    if not (now.items() <= seen.items() if getattr(module, "SHRINKS", False) else now == seen):
         return False
     files: Callable[[Work, StepSettings], list[Path]] | None = getattr(module, "outputs", None)
     return files is None or all(path.exists() for path in files(work, settings))
@@ -251,14 +249,13 @@ def perform(
     if not force and work.place.owned and up_to_date(module, work, settings, key, store):
         return Result(f"{name}: up to date", skipped=True)
     with store.run(
-        work.place.name,
+        work.place.recorded,
         name,
         version=module.VERSION,
         key=key,
         settings=settings.model_dump(mode="json"),
-        parent=parent,
     ) as run:
-        noted = Work(work.workspace, work.place, work.recipe, work.apply, Note(run), remember(work.place, store))
+        noted = replace(work, note=Note(run), past=remember(work.place.recorded, store))
         try:
             result: Result = module.run(noted, settings)
         finally:  # also of a step that fails: what it had moved by then was not moved by hand
@@ -268,83 +265,12 @@ def perform(
     return result
 
 
-# ---------------------------------------------------------------- what a person did meanwhile
-
-
-def snapshot(pictures: Set, run: Run) -> None:
-    """Record the set as this run leaves it, to tell later what a person changed."""
-    for name, sha in pictures.hashes().items():
-        run.made("picture", name, sha)
-    for name, text in pictures.captions().items():
-        run.made("caption", name, text_hash(text))
-
-
-def text_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def see_hand(work: Work, store: Store) -> list[str]:
-    """Record once, as `by hand`, how the set differs from what the last run left; return it in words."""
-    row = store.last_of(work.place.name)
-    if row is None:
-        return []
-    left, texts = store.edges(row.id, "out", "picture"), store.edges(row.id, "out", "caption")
-    now = {p.name: p for p in work.set.pictures}
-    aside = work.set.aside
-    changes: list[tuple[str, str, str, str]] = []
-    for name, sha in left.items():
-        if name not in now:
-            changes.append((name, sha, "set aside" if name in aside else "removed", ""))
-    for name, picture in now.items():
-        sha = picture.sha256
-        if name not in left:
-            was_out = [d for d in store.decisions(lora=work.place.name, sha256=sha) if d.verdict in OUT]
-            changes.append((name, sha, "put back" if was_out else "added", ""))
-        elif left[name] != sha:
-            changes.append((name, sha, "changed", ""))
-        text = picture.caption
-        if name in left and (text_hash(text) if text is not None else None) != texts.get(name):
-            changes.append((name, sha, "caption changed" if text is not None else "caption removed", text or ""))
-    if not changes:
-        return []
-    with store.run(work.place.name, BY_HAND, version=1, key="", settings={}) as run:
-        for name, sha, verdict, text in changes:
-            run.note(name, sha, verdict, BY_HAND, after=text or None)
-        snapshot(work.set, run)
-    return [f"{name}: {verdict} by hand" for name, _, verdict, _ in changes]
-
-
-OUT = ("set aside", "removed")
-_CAPTION = ("caption changed", "caption removed")
-
-
-def remember(place: LoraDir, store: Store) -> Past:
-    """Read from the record what steps need to know of this set's past."""
-    hand: dict[str, str] = {}
-    hand_captions: set[str] = set()
-    captions: dict[str, tuple[str, str]] = {}
-    imported: dict[str, str] = {}
-    for d in store.decisions(lora=place.name):
-        if d.rule == BY_HAND and d.verdict in _CAPTION:
-            hand_captions.add(d.image)
-        elif d.rule == BY_HAND and d.verdict != "kept":  # steps say `kept` of what a person did
-            hand[d.image] = d.verdict
-        elif d.verdict == "captioned":
-            captions[d.image] = (d.sha256, d.note or "")
-            hand_captions.discard(d.image)
-        elif d.verdict == "imported" and d.before:
-            imported[d.before] = d.image
-    return Past(imported, hand, frozenset(hand_captions), captions)
-
-
-def locked(place: LoraDir) -> FileLock:
-    """The lock that whatever changes a LoRA's folder holds; FailedError if somebody else has it."""
-    place.root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place.lock)
+def locked(place: LoraDir) -> AbstractContextManager[Any]:
+    """Take the lock that whatever changes a LoRA's folder holds; FailedError if somebody else has it."""
+    place.lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock.acquire(timeout=0)
+        return FileLock(place.lock).acquire(timeout=0)
     except Timeout as error:
         raise FailedError(
             f"another command is working on {place.name}; wait for it, then type the same again"
         ) from error
-    return lock

@@ -36,7 +36,7 @@ from lorafactory.recording import (
     tidy,
 )
 
-__all__ = ["Decision", "Relative", "Run", "RunRow", "Store"]
+__all__ = ["Decision", "Relative", "Run", "RunRow", "Store", "tidy"]
 
 LOCK_SECONDS = 60.0
 
@@ -204,10 +204,12 @@ class Store:
     def _runs(self, where: str, *values: object) -> list[RunRow]:
         return [_run_row(row) for row in self._all(f"SELECT {_RUN} FROM run WHERE {where}", *values)]
 
-    def last(self, lora: str, step: str, *, status: str = "done", key: str | None = None) -> RunRow | None:
+    def last(self, lora: str, step: str, *, status: str | None = "done", key: str | None = None) -> RunRow | None:
         """Return the newest run of a step on a LoRA, with this cache key if one is given."""
-        where = "lora = ? AND step = ? AND status = ? AND (? IS NULL OR key = ?) ORDER BY id DESC LIMIT 1"
-        return next(iter(self._runs(where, tidy(lora), step, status, key, key)), None)
+        where = (
+            "lora = ? AND step = ? AND (? IS NULL OR status = ?) AND (? IS NULL OR key = ?) ORDER BY id DESC LIMIT 1"
+        )
+        return next(iter(self._runs(where, tidy(lora), step, status, status, key, key)), None)
 
     def last_of(self, lora: str) -> RunRow | None:
         """Return the newest ended run, of any step, that left files or decided something."""

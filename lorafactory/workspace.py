@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,6 +69,11 @@ class Workspace:
         """Folders in which checkpoints are looked for."""
         return [Path(p).expanduser() for p in self.config.get("models", [])]
 
+    @property
+    def publish_to(self) -> list[Path]:
+        """Folders that also get a copy of every pick."""
+        return [Path(p).expanduser() for p in self.config.get("publish_to", [])]
+
     def lora(self, name: str) -> LoraDir:
         """The folder of the LoRA called `name`; it need not exist yet."""
         return LoraDir(safe_name(name), self.loras / safe_name(name), owned=True)
@@ -116,8 +122,17 @@ class LoraDir:
         return self.root / "report.html"
 
     @property
+    def recorded(self) -> str:
+        """Its name in the record; a folder elsewhere goes by its place, not to be taken for the LoRA of its name."""
+        return self.name if self.owned else str(self.root)
+
+    @property
     def lock(self) -> Path:
-        return self.root / ".lora.lock"
+        """The lock file; that of a folder elsewhere leaves nothing in it."""
+        if self.owned:
+            return self.root / ".lora.lock"
+        place = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"lorafactory-{place}.lock"
 
 
 def find_workspace(explicit: Path | None = None) -> Workspace:
@@ -172,8 +187,6 @@ class ModelSet:
     blip: str
     """A folder, or a hub id."""
     pocket: bool = False
-    hub: str | None = None
-    """The hub id where the base is one."""
 
 
 def model_set(workspace: Workspace, base: str | None) -> ModelSet:

@@ -14,6 +14,7 @@ LAYERS: list[set[str]] = [
     {"settings"},
     {"steps"},
     {"step"},
+    {"past"},
     {"scoring", "training"},
     {"families", "networks", "encoders", "captioners"},
     {"dataset"},
@@ -27,7 +28,10 @@ ALLOWED = {
     ("store", "recording"), ("store", "migrations"), ("workspace", "pocket"), ("settings", "steps"),
     ("networks", "families"), ("families", "networks"),
 }  # fmt: skip
-NOBODY_ELSE = {"pocket": {"workspace", "pocket"}, "store": {"step", "options", "commands", "report", "chain", "daemon"}}
+NOBODY_ELSE = {
+    "pocket": {"workspace", "pocket"},
+    "store": {"step", "past", "options", "commands", "report", "chain", "daemon"},
+}
 """What few may import at all."""
 
 

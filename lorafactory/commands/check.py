@@ -22,7 +22,7 @@ from lorafactory.workspace import LoraDir, Workspace, find_workspace, target
 def check(space: Workspace, place: LoraDir, header: dict[str, Any]) -> list[Problem]:
     """Every finding of every step of the chain, and of the base."""
     work = Work(space, place, settings.effective(space, place, header))
-    links = chain.links(work)
+    links = [link for link in chain.links(work) if place.owned or link.name != "rename"]
     problems = []
     try:
         _ = work.models

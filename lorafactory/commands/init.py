@@ -41,14 +41,15 @@ def propose(space: Workspace, models: list[Path]) -> bool:
 
 def fetch() -> list[str]:
     """Download what CLIP and BLIP lack, with size and progress; return one line per repository, with its commit."""
-    wanted = [("CLIP", encoders.get("clip"), REAL_CLIP), ("BLIP", captioners.get("blip"), REAL_BLIP)]
-    lines = []
-    for name, kind, model in wanted:
-        if kind.missing(model) is None:
-            lines.append(f"{name} is here already: {model}")
-        else:
-            lines.append(f"{name}: {download(*kind.sources(model))}")
-    return lines
+    clip, blip = encoders.get("clip"), captioners.get("blip")
+    wanted = [
+        ("CLIP", REAL_CLIP, clip.missing(REAL_CLIP), clip.sources(REAL_CLIP)),
+        ("BLIP", REAL_BLIP, blip.missing(REAL_BLIP), blip.sources(REAL_BLIP)),
+    ]
+    return [
+        f"{name}: {download(*sources)}" if lacking else f"{name} is here already: {model}"
+        for name, model, lacking, sources in wanted
+    ]
 
 
 def download(repository: str, files: list[str]) -> str:
@@ -73,7 +74,7 @@ def go_online() -> None:
     for variable in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS"):
         os.environ[variable] = "0"
     from huggingface_hub import constants
-    from huggingface_hub.utils import enable_progress_bars
+    from huggingface_hub.utils.tqdm import enable_progress_bars
 
     constants.HF_HUB_OFFLINE = False
     constants.HF_HUB_DISABLE_PROGRESS_BARS = False
@@ -81,7 +82,9 @@ def go_online() -> None:
 
 
 @click.command(help=__doc__)
-@click.option("--models", multiple=True, type=click.Path(path_type=Path), help="Folder with your checkpoints; repeatable.")
+@click.option(
+    "--models", multiple=True, type=click.Path(path_type=Path), help="Folder with your checkpoints; repeatable."
+)
 @click.option("--fetch", "fetching", is_flag=True, help="Download what CLIP and BLIP lack.")
 @workspace_option
 def command(models: tuple[Path, ...], fetching: bool, workspace: Path | None) -> None:

@@ -43,6 +43,7 @@ class Origin:
 def find_origin(space: Workspace, place: LoraDir, given: Path | None) -> Origin:
     """loras/NAME, then inbox/NAME, then --from; InputError with the three ways if there is none."""
     if given is not None:
+        given = given.expanduser()
         if not given.is_dir():
             raise InputError(f"--from {given}: no such folder")
         if not images.find_sources(given):
@@ -50,10 +51,13 @@ def find_origin(space: Workspace, place: LoraDir, given: Path | None) -> Origin:
                 f"--from {given}: no picture in it (jpg, png, webp, ... are looked for, also in subfolders)"
             )
         return Origin("from", given)
-    if place.root.is_dir():
+    begun = place.images.is_dir() or bool(images.find_sources(place.source))
+    if begun or (place.root.is_dir() and place.name != DEMO):
         return Origin("there", place.source)
     drop = space.inbox / place.name
     if drop.is_dir():
+        if not images.find_sources(drop):
+            raise InputError(f"{drop}: no picture in it")
         return Origin("drop", drop)
     if place.name == DEMO:
         return Origin("demo", place.source)
@@ -91,9 +95,9 @@ def take_in(origin: Origin, place: LoraDir) -> int:
 
 
 def free_path(path: Path) -> Path:
-    """The path, or one with ~2, ~3 ... where another file has it already."""
+    """The path, or one with ~2, ~3 ... where another file, or what belongs to one, has it already."""
     number, found = 2, path
-    while found.exists():
+    while found.exists() or any(found.with_suffix(s).exists() for s in COMPANIONS):
         found = path.with_name(f"{path.stem}~{number}{path.suffix}")
         number += 1
     return found
@@ -106,7 +110,14 @@ def asked(space: Workspace, place: LoraDir, origin: Origin, told: dict[str, Any]
         values.setdefault("recipe", DEMO)
     if not settings.effective(space, place, nested(values)).header.trigger:
         values["trigger"] = trigger.make_trigger(place.name)
-    return values
+    return values | {key: str(path.resolve()) for key in ("base", "recipe") if (path := as_file(values.get(key)))}
+
+
+def as_file(value: object) -> Path | None:
+    """The file or folder that a base or recipe names from here; kept whole, it means the same from elsewhere."""
+    path = Path(str(value or "")).expanduser()
+    there = path.is_file() if path.suffix in (".toml", ".safetensors") else (path / "model_index.json").is_file()
+    return path if value and there else None
 
 
 def make(
@@ -118,7 +129,7 @@ def make(
     values = asked(space, place, origin, told)
     work = Work(space, place, settings.effective(space, place, nested(values)), incoming=origin.folder)
     links = chain.links(work, to)
-    problems = [*base_problem(work, links), *chain.check(work, links)]
+    problems = [*base_problem(work, links), *empty(work, origin, links), *chain.check(work, links)]
     for problem in problems:
         if not problem.fatal:
             click.echo(f"note: {problem}", err=True)
@@ -157,6 +168,16 @@ def base_problem(work: Work, links: list[chain.Link]) -> list[Problem]:
     return []
 
 
+def empty(work: Work, origin: Origin, links: list[chain.Link]) -> list[Problem]:
+    """A LoRA's folder without a single picture, and nothing that would bring one."""
+    if origin.how != "there" or links[0].name == "generate":
+        return []
+    if images.find_sources(work.place.source) or work.set.pictures:
+        return []
+    fix = f"put some in, or: lora make {work.place.name} --from FOLDER"
+    return [Problem(f"{work.place.source}: no pictures there", fix)]
+
+
 def closing(work: Work, results: dict[str, Result], verdict: dict[str, Any]) -> str:
     """The last lines: the file, the trigger, which save and why, the report, how to try another."""
     place = work.place
@@ -181,8 +202,12 @@ def closing(work: Work, results: dict[str, Result], verdict: dict[str, Any]) -> 
 )
 @click.option("--to", help="Stop after this step: " + ", ".join(chain.CHAIN) + ".")
 @click.option("--set", "pairs", multiple=True, metavar="TABLE.KEY=VALUE", help="A setting, kept in lora.toml.")
-@click.option("--text", help="One caption for all pictures, as in \"{trigger}, a photo\"; BLIP is not needed then.")
-@click.option("--no-clip", is_flag=True, help="Go on without CLIP: only equal pictures are found, and the chain ends with the training.")
+@click.option("--text", help='One caption for all pictures, as in "{trigger}, a photo"; BLIP is not needed then.')
+@click.option(
+    "--no-clip",
+    is_flag=True,
+    help="Go on without CLIP; the chain ends with the training.",
+)
 @click.option("--force", is_flag=True, help="Run every step again.")
 @header_options
 @workspace_option

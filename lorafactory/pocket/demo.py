@@ -28,7 +28,7 @@ def draw_demo(folder: Path, count: int = COUNT) -> int:
     files["out of focus.png"] = encode(stars[7].filter(ImageFilter.GaussianBlur(5)))
     other = world.Scene("cross", "gray", "small", ("black",))
     files["not a star.png"] = encode(world.draw(other, rng))
-    files["broken download.png"] = files["star 10.png"][: len(files["star 10.png"]) // 2]
+    files["broken download.png"] = files["star 02.png"][: len(files["star 02.png"]) // 2]
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return len(files)

@@ -18,7 +18,8 @@ from PIL import Image
 from lorafactory import encoders, images
 from lorafactory.dataset import Picture
 from lorafactory.errors import LoraError, Problem
-from lorafactory.step import BY_HAND, Work
+from lorafactory.past import BY_HAND
+from lorafactory.step import Work
 
 FLOOR = 10
 """Pictures below which opinions take nothing out of a set."""

@@ -24,11 +24,13 @@ from lorafactory import captioners, images
 from lorafactory.dataset import Picture
 from lorafactory.errors import FailedError, LoraError, Problem, SettingsError
 from lorafactory.files import write_whole
-from lorafactory.step import BY_HAND, Result, StepSettings, Work
+from lorafactory.past import BY_HAND
+from lorafactory.step import Result, StepSettings, Work
 from lorafactory.steps._judging import strangers
 
 VERSION = 1
 MODELS = ("blip",)
+HEADER = ("trigger", "class")
 TEXT = "text"
 PLACEHOLDERS = ("{trigger}", "{class}")
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import Field
 
-from lorafactory import encoders, families, images
+from lorafactory import families, images
 from lorafactory.errors import BaseError, InputError, Problem, SettingsError
 from lorafactory.files import write_whole
 from lorafactory.scoring import sheet
@@ -30,6 +30,7 @@ from lorafactory.steps._saves import Save, find_saves, papers
 
 VERSION = 1
 MODELS = ("base", "clip")
+HEADER = ("trigger", "kind", "class")
 DRAWING = 1
 """Raised when the sampler draws another picture from the same numbers: no cached cell is used then."""
 GRID, SCORES, SHEET = "grid.png", "scores.json", "scores.csv"
@@ -99,8 +100,7 @@ def check(work: Work, s: Settings) -> list[Problem]:
     if not distinct(s.strengths) or any(not 0 < x <= 2 for x in s.strengths):
         wrong.append((f"compare.strengths = {list(s.strengths)}: not different numbers up to 2", "strengths = [1.0]"))
     problems = [Problem(message, fix, error=SettingsError) for message, fix in wrong]
-    problems += [Problem(lacking) for lacking in [blind(work)] if lacking]
-    if lacking := encoders.get("clip").missing(work.models.clip):
+    if lacking := blind(work):
         problems.append(Problem(lacking, "or train only: --to train"))
     if len(s.seeds) == 1:
         problems.append(Problem("compare.seeds: one seed shows no diversity, so that gate is off", fatal=False))

@@ -26,6 +26,7 @@ from lorafactory.steps._judging import Verdicts, clip_problems, room, sharpness
 
 VERSION = 1
 MODELS = ("clip",)
+SHRINKS = True
 BITS = 64
 THUMB_PX = 16
 LAYOUT = 0.95

@@ -26,6 +26,7 @@ from lorafactory.steps._judging import Verdicts, clip_problems, robust_z, room, 
 
 VERSION = 1
 MODELS = ("clip",)
+SHRINKS = True
 NEIGHBOURS = 3
 ENOUGH = 5
 """Pictures from which on a set says something about one of them."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lorafactory.families import Base
 
 VERSION = 1
+HEADER = ("trigger", "class")
 MODELS = ("base",)
 
 

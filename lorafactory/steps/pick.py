@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lorafactory.scoring.verdict import Scores, Thresholds, Verdict, Yardstick
 
 VERSION = 1
+HEADER = ("trigger", "kind", "class")
 SCORES, VERDICT = "scores.json", "verdict.json"
 Row = dict[str, Any]
 
@@ -62,13 +63,21 @@ def check(work: Work, s: Settings) -> list[Problem]:
 
 def sees(work: Work, s: Settings) -> dict[str, str]:
     paths = [work.place.comparison / SCORES, *work.place.result.glob("*.safetensors")]
-    paths += [work.place.chosen] if s.epoch else []  # asked for by hand: is it still what is there?
     return {path.name: images.sha256(path) for path in paths if path.is_file()}
 
 
+def stands(last: dict[str, Any], s: Settings) -> bool:
+    """A choice by hand stays until there are new saves."""
+    return bool(last.get("epoch")) and not s.epoch
+
+
 def outputs(work: Work, s: Settings) -> list[Path]:
-    beside = [work.place.chosen.with_suffix(suffix) for suffix in (".safetensors", ".png", ".json")]
-    return [*beside, work.place.comparison / VERDICT]
+    return [*outputs_beside(work), work.place.comparison / VERDICT]
+
+
+def outputs_beside(work: Work) -> list[Path]:
+    """The chosen file, its preview, its sidecar."""
+    return [work.place.chosen.with_suffix(suffix) for suffix in (".safetensors", ".png", ".json")]
 
 
 def run(work: Work, s: Settings) -> Result:
@@ -89,6 +98,7 @@ def run(work: Work, s: Settings) -> Result:
     written = write_beside(work, told, row, reason)
     with whole(work.place.chosen) as part:
         shutil.copyfile(save, part)
+    sent = publish(work, row)
     document = {
         "pick": row["save"],
         "label": row["label"],
@@ -105,7 +115,21 @@ def run(work: Work, s: Settings) -> Result:
     for role, path in zip(("chosen", "preview", "sidecar", "verdict"), outputs(work, s), strict=True):
         work.note.made(role, path)
     left = [path.name for path in outputs(work, s)[1:3] if written.get(path.name) != images.sha256(path)]
-    return replace(result, lines=(*result.lines, *(f"{name}: not ours, left as it is" for name in left)))
+    lines = [*(f"{name}: not ours, left as it is" for name in left), *(f"published {path}" for path in sent)]
+    return replace(result, lines=(*result.lines, *lines))
+
+
+def publish(work: Work, row: Row) -> list[Path]:
+    """Copy the chosen file and its companions to every folder of `publish_to`, as NAME-e04: none hides another."""
+    sent = []
+    for folder in work.workspace.publish_to:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in outputs_beside(work):
+            target = folder / f"{work.place.name}-e{row['epoch']:02}{path.suffix}"
+            with whole(target) as part:
+                shutil.copyfile(path, part)
+            sent.append(target)
+    return sent
 
 
 def told_as(work: Work, row: Row, verdict: Verdict, reason: str, *, hand: bool) -> Result:

@@ -31,9 +31,11 @@ from lorafactory import dataset, images
 from lorafactory.dataset import ASIDE, Picture, Set
 from lorafactory.errors import InputError, Problem, SettingsError
 from lorafactory.files import whole
-from lorafactory.step import BY_HAND, Result, StepSettings, Work
+from lorafactory.past import BY_HAND
+from lorafactory.step import Result, StepSettings, Work
 
 VERSION = 1
+HEADER = ("trigger",)
 CAPTIONS = (".txt", ".caption")
 TWIN = "duplicate"
 

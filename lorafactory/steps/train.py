@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 MODELS = ("base",)
+HEADER = ("trigger",)
 
 
 class Settings(TrainSettings, StepSettings):
@@ -123,15 +124,17 @@ def run(work: Work, s: Settings) -> Result:
     from lorafactory.training import loop
     from lorafactory.training.precision import DTYPES
 
-    keep_earlier(work)
-    log = work.place.result / "log"
-    log.mkdir(parents=True, exist_ok=True)
     shown, held_out = split(work, s)
     counted = plan(shown, s)
+    if not work.apply:
+        return Result(f"train: would be {say_plan(counted, s)}; --apply does it")
     assert work.models.base is not None
     family = families.get(families.detect(work.models.base))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     base = family.load(work.models.base, dtype=DTYPES[s.dtype], device=device)
+    keep_earlier(work)  # only now: what is wrong with set or base has ended this run before
+    log = work.place.result / "log"
+    log.mkdir(parents=True, exist_ok=True)
     losses: list[tuple[int, float, float]] = []
     started = time.time()
 

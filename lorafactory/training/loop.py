@@ -87,7 +87,7 @@ def train(
     measured: list[float] = []
     try:
         optimizer = optimizers.make(settings.optimizer, settings.optimizer_args, groups)
-        schedule = optimizers.schedule(settings.scheduler, optimizer, steps=run.steps, warmup=settings.warmup)
+        schedule = optimizers.schedule(optimizer, settings, run.steps)
         # gradients of fp16 would vanish unscaled; with other precisions the scaler does nothing
         scaler = torch.amp.GradScaler(base.device.type, enabled=settings.dtype == "fp16")
         before = holdout.measure(words)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from lorafactory.errors import SettingsError
+from lorafactory.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -85,18 +86,20 @@ def make(
 
 
 def schedule(
-    name: str, optimizer: torch.optim.Optimizer, *, steps: int, warmup: float, cycles: int = 1
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """Change the learning rate over `steps`, after a warm-up from 0."""
     from diffusers.optimization import get_scheduler
 
-    kind = "constant_with_warmup" if name == "constant" else name
-    return cast(
-        "torch.optim.lr_scheduler.LRScheduler",
-        get_scheduler(
-            kind, optimizer, num_warmup_steps=warmup_steps(warmup, steps), num_training_steps=steps, num_cycles=cycles
-        ),
+    kind = "constant_with_warmup" if settings.scheduler == "constant" else settings.scheduler
+    made = get_scheduler(
+        kind,
+        optimizer,
+        num_warmup_steps=warmup_steps(settings.warmup, steps),
+        num_training_steps=steps,
+        num_cycles=settings.cycles,
     )
+    return cast("torch.optim.lr_scheduler.LRScheduler", made)
 
 
 def warmup_steps(warmup: float, steps: int) -> int:

@@ -46,6 +46,8 @@ class TrainSettings(BaseModel):
     """Further arguments of the optimizer, such as `{ weight_decay = 0.1 }`; unknown ones are errors."""
     scheduler: str = "cosine"
     """Course of the learning rate: `constant`, `linear`, `cosine`, `cosine_with_restarts`."""
+    cycles: int = Field(3, ge=1)
+    """Restarts of the learning rate, with `cosine_with_restarts`."""
     warmup: float = Field(0.0, ge=0)
     """Steps over which the learning rate rises from zero; below 1 a share of all steps."""
     min_snr_gamma: float = Field(0.0, ge=0)

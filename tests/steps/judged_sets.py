@@ -12,9 +12,10 @@ from PIL import Image
 
 from lorafactory import images
 from lorafactory.encoders import clip
+from lorafactory.past import Past
 from lorafactory.pocket import world
 from lorafactory.recipe import Header, Recipe
-from lorafactory.step import Note, Past, Work
+from lorafactory.step import Note, Work
 from lorafactory.workspace import Workspace
 
 

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from lorafactory import errors, images
+from lorafactory.past import Past
 from lorafactory.recipe import Header, Recipe
-from lorafactory.step import Note, Past, Work
+from lorafactory.step import Note, Work
 from lorafactory.steps import rename
 from lorafactory.workspace import LoraDir, Workspace
 

@@ -1,0 +1,102 @@
+"""What the record remembers of a set, and what a person changed since: the folder is the truth, so it is read anew.
+
+A difference between the folder and how the last run left it was made by a person. It is recorded once, as a decision
+`by hand`, and steps leave it as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lorafactory.dataset import Set
+from lorafactory.store import Run, Store, tidy
+
+BY_HAND = "by hand"
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the record remembers of this set."""
+
+    imported: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of an original to the name of its picture, whatever became of it."""
+    hand: Mapping[str, str] = field(default_factory=dict)
+    """Picture name to what a person last did with it: removed, put back, set aside, added, changed."""
+    hand_captions: frozenset[str] = frozenset()
+    """Pictures whose caption a person wrote, changed or took away."""
+    captions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Picture name to (sha256 of the image, key of the settings) its caption was made for."""
+
+
+def snapshot(pictures: Set, run: Run) -> None:
+    """Record the set as this run leaves it, to tell later what a person changed."""
+    for name, sha in pictures.hashes().items():
+        run.made("picture", name, sha)
+    for name, text in pictures.captions().items():
+        run.made("caption", name, text_hash(text))
+
+
+def text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def see_hand(pictures: Set, recorded: str, store: Store) -> list[str]:
+    """Record once, as `by hand`, how the set differs from what the last run left; return it in words."""
+    row = store.last_of(recorded)
+    if row is None:
+        return []
+    left, texts = store.edges(row.id, "out", "picture"), store.edges(row.id, "out", "caption")
+    now = {str(tidy(p.name)): p for p in pictures.pictures}
+    aside = {str(tidy(name)) for name in pictures.aside}
+    changes: list[tuple[str, str, str, str]] = []
+    for name, sha in left.items():
+        if name not in now:
+            changes.append((name, sha, "set aside" if name in aside else "removed", ""))
+    for name, picture in now.items():
+        sha = picture.sha256
+        if name not in left:
+            was_out = [d for d in store.decisions(lora=recorded, sha256=sha) if d.verdict in OUT]
+            changes.append((name, sha, "put back" if was_out else "added", ""))
+        elif left[name] != sha:
+            changes.append((name, sha, "changed", ""))
+        text = picture.caption
+        if name in left and (text_hash(text) if text is not None else None) != texts.get(name):
+            changes.append((name, sha, "caption changed" if text is not None else "caption removed", text or ""))
+    if not changes:
+        return []
+    broke = any(run.status == "interrupted" and run.id > row.id for run in store.runs(recorded, limit=10))
+    with store.run(recorded, BY_HAND, version=1, key="", settings={}) as run:
+        for name, sha, verdict, text in changes:
+            run.note(name, sha, verdict, whose(verdict, broke), after=text or None)
+        snapshot(pictures, run)
+    return [f"{name}: {verdict} {whose(verdict, broke)}" for name, _, verdict, _ in changes]
+
+
+def whose(verdict: str, broke: bool) -> str:
+    """Who did it: a person, unless a run broke off that may have moved pictures without a word."""
+    return "by a run that broke off" if broke and verdict in ("set aside", "added", "changed") else BY_HAND
+
+
+OUT = ("set aside", "removed")
+_CAPTION = ("caption changed", "caption removed")
+
+
+def remember(recorded: str, store: Store) -> Past:
+    """Read from the record what steps need to know of this set's past."""
+    hand: dict[str, str] = {}
+    hand_captions: set[str] = set()
+    captions: dict[str, tuple[str, str]] = {}
+    imported: dict[str, str] = {}
+    for d in store.decisions(lora=recorded):
+        if d.rule == BY_HAND and d.verdict in _CAPTION:
+            hand_captions.add(d.image)
+        elif d.rule == BY_HAND and d.verdict != "kept":  # steps say `kept` of what a person did
+            hand[d.image] = d.verdict
+        elif d.verdict == "captioned":
+            captions[d.image] = (d.sha256, d.note or "")
+            hand_captions.discard(d.image)
+        elif d.verdict == "imported" and d.before:
+            imported[d.before] = d.image
+    return Past(imported, hand, frozenset(hand_captions), captions)
