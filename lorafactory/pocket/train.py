@@ -250,7 +250,7 @@ def clip_tokenizer(folder: Path) -> Callable[[list[str]], torch.Tensor]:
     return tokenizer
 
 
-def train_blip(steps: int = 2400, batch: int = 64) -> None:
+def train_blip(steps: int = 1800, batch: int = 64) -> None:
     """Learn to caption from the full captions, the vision tower started from CLIP's (arXiv:2201.12086)."""
     from transformers import BertTokenizer
 
