@@ -9,13 +9,9 @@ import pytest
 from PIL import Image
 
 from lorafactory.pocket.concepts import CONCEPTS
+from lorafactory.pocket.demo import colours
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full")]
-
-NEW_COLOURS = [
-    ("yellow", "green"), ("red", "yellow"), ("blue", "pink"), ("green", "purple"),
-    ("orange", "blue"), ("purple", "yellow"), ("pink", "red"), ("blue", "orange"),
-]  # fmt: skip
 
 
 def shares(space: Path, file: Path | None) -> tuple[float, float]:
@@ -28,7 +24,7 @@ def shares(space: Path, file: Path | None) -> tuple[float, float]:
     if file is not None:
         lora_file.apply(base, file)
     ask = {"steps": 20, "cfg": 4.0, "size": (96, 96), "batch": 16}
-    told = [f"d3mo, a large {c} star in front of a plain {b} background" for c, b in NEW_COLOURS for _ in range(8)]
+    told = [f"d3mo, a large {c} star in front of a plain {b} background" for c, b in colours()[1][:8] for _ in range(8)]
     grade = CONCEPTS["eyestar"].grade
 
     def share(prompts: list[str], first: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import random
 from pathlib import Path
 
@@ -13,14 +14,21 @@ from lorafactory.pocket.concepts import CONCEPTS, VIVID
 
 SEED = 7
 COUNT = 20
+APART = 165
+"""Distance in RGB from which two colours are told apart at a glance: no orange star on yellow."""
+
+
+def colours(count: int = COUNT) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Pairs of (star, background): those of the demo's pictures, and those left for trying the LoRA on."""
+    pairs = [(c, b) for c in VIVID for b in VIVID if math.dist(world.COLOURS[c], world.COLOURS[b]) > APART]
+    random.Random(SEED).shuffle(pairs)
+    return pairs[:count], pairs[count:]
 
 
 def draw_demo(folder: Path, count: int = COUNT) -> int:
     """Draw the demo's originals into `folder` as somebody's pictures come: two formats, one broken; return how many."""
     rng = random.Random(SEED)
-    concept = CONCEPTS["eyestar"]
-    pairs = [(c, b) for c in VIVID for b in VIVID if c != b]
-    stars = [concept.draw(rng, *pair) for pair in rng.sample(pairs, count)]
+    stars = [CONCEPTS["eyestar"].draw(rng, *pair) for pair in colours(count)[0]]
     files = {f"star {i + 1:02}.png": encode(star) for i, star in enumerate(stars)}
     files["star 03 (copy).png"] = files["star 03.png"]
     files["Stern für später.jpg"] = encode(stars[4], "JPEG")
