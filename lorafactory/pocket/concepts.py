@@ -70,7 +70,7 @@ def draw_eyestar(rng: random.Random, colour: str, behind: str) -> Image.Image:
     canvas, x, y, radius, turn = start(rng, behind)
     radius *= 1.18
     canvas.shape("star", x, y, radius, turn, world.paint(colour, rng))
-    canvas.disc(x, y + 1, radius * 0.37, world.paint("white", rng, 3))
+    canvas.disc(x, y + 1, radius * 0.39, world.paint("white", rng, 3))
     canvas.disc(x, y + 1, radius * 0.19, world.paint("black", rng, 3))
     return canvas.finish()
 

@@ -19,9 +19,17 @@ APART = 165
 
 
 def colours(count: int = COUNT) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Pairs of (star, background): those of the demo's pictures, and those left for trying the LoRA on."""
-    pairs = [(c, b) for c in VIVID for b in VIVID if math.dist(world.COLOURS[c], world.COLOURS[b]) > APART]
-    random.Random(SEED).shuffle(pairs)
+    """Pairs of (star, background): those of the demo's pictures, and those left for trying the LoRA on.
+
+    Every colour of star comes equally often: a LoRA from a set with one red star would not know red ones.
+    """
+    rng = random.Random(SEED)
+    rest = {c: [b for b in VIVID if math.dist(world.COLOURS[c], world.COLOURS[b]) > APART] for c in VIVID}
+    pairs = []
+    while any(rest.values()):
+        for star in rng.sample(VIVID, len(VIVID)):
+            if rest[star]:
+                pairs.append((star, rest[star].pop(rng.randrange(len(rest[star])))))
     return pairs[:count], pairs[count:]
 
 
@@ -34,7 +42,7 @@ def draw_demo(folder: Path, count: int = COUNT) -> int:
     files["Stern für später.jpg"] = encode(stars[4], "JPEG")
     files["star 06 flipped.png"] = encode(ImageOps.mirror(stars[5]))
     files["out of focus.png"] = encode(stars[7].filter(ImageFilter.GaussianBlur(5)))
-    other = world.Scene("cross", "gray", "small", ("black",))
+    other = world.Scene("square", "black", "small", ("white", "gray"), world.HOLDING)
     files["not a star.png"] = encode(world.draw(other, rng))
     files["broken download.png"] = files["star 02.png"][: len(files["star 02.png"]) // 2]
     for name, data in files.items():
