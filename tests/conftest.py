@@ -63,8 +63,8 @@ def lora(capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     return run
 
 
-SMALL = {"pictures": 8, "epochs": 3, "repeats": 40, "batch": 4}
-"""8 pictures x 40 repeats / batch 4 = 80 steps an epoch: 240 steps, 3 saves."""
+SMALL = {"pictures": 8, "epochs": 3, "repeats": 32, "batch": 4}
+"""8 pictures and the traps that ten pictures may not lose, x 32 repeats / batch 4: 240 steps, 3 saves."""
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +91,13 @@ def make_small_demo(root: Path) -> None:
     source.mkdir(parents=True)
     draw_demo(source, SMALL["pictures"])
     args = ["--workspace", str(root), "--recipe", "demo"]
-    sets = [f"train.epochs={SMALL['epochs']}", f"train.batch={SMALL['batch']}", f"repeats.policy={SMALL['repeats']}"]
+    sets = [
+        f"train.epochs={SMALL['epochs']}",
+        f"train.batch={SMALL['batch']}",
+        f"repeats.policy={SMALL['repeats']}",
+        "train.save_every_epochs=1",
+        "train.cycles=3",
+    ]
     sets += [
         "compare.seeds=[1]",
         'compare.prompts=["{trigger}", "{trigger}, a large yellow star in front of a plain blue background"]',

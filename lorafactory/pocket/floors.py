@@ -53,7 +53,7 @@ def draw(prompts: list[str], *, steps: int = 20, cfg: float = 4.0, batch: int = 
 def pipeline() -> Any:
     from diffusers import StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(MODELS / "base", torch_dtype=torch.float32, safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(MODELS / "base", dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -65,7 +65,7 @@ def captioned(cases: int = CASES) -> dict[str, float]:
     rng = random.Random(f"{SEED} blip")
     scenes = [world.random_scene(rng) for _ in range(cases)]
     processor = BlipProcessor.from_pretrained(MODELS / "blip")
-    model = BlipForConditionalGeneration.from_pretrained(MODELS / "blip", torch_dtype=torch.float32).eval()
+    model = BlipForConditionalGeneration.from_pretrained(MODELS / "blip", dtype=torch.float32).eval()
     captions: list[str] = []
     for start in range(0, cases, 24):
         pictures = [world.draw(s, rng) for s in scenes[start : start + 24]]
@@ -111,7 +111,7 @@ def rebuilt(cases: int = CASES) -> dict[str, float]:
     """Send fresh scenes through the VAE and back: peak signal to noise in dB."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(MODELS / "base" / "vae", torch_dtype=torch.float32).eval()
+    vae = AutoencoderKL.from_pretrained(MODELS / "base" / "vae", dtype=torch.float32).eval()
     rng = random.Random(f"{SEED} vae")
     stack = pixels(world.draw(world.random_scene(rng), rng) for _ in range(cases))
     with torch.no_grad():

@@ -106,7 +106,7 @@ def train_encode(count: int = 24000) -> None:
     path = STATE / "latents.safetensors"
     if path.exists():
         return
-    vae = AutoencoderKL.from_pretrained(MODELS / "base" / "vae", torch_dtype=torch.float32).eval()
+    vae = AutoencoderKL.from_pretrained(MODELS / "base" / "vae", dtype=torch.float32).eval()
     out = []
     with torch.no_grad(), Progress() as bar:
         for start in bar.track(range(0, count, 50), description="encode"):
