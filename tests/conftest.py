@@ -96,7 +96,7 @@ def make_small_demo(root: Path) -> None:
         f"train.batch={SMALL['batch']}",
         f"repeats.policy={SMALL['repeats']}",
         "train.save_every_epochs=1",
-        "train.cycles=3",
+        'train.scheduler="cosine"',
     ]
     sets += [
         "compare.seeds=[1]",
