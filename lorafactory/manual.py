@@ -13,7 +13,7 @@ from lorafactory.options import show
 def reference() -> str:
     """Every command's help, in the order of `lora --help`, as Markdown."""
     parts = []
-    with click.Context(lora, info_name="lora") as context:
+    with lora.make_context("lora", [], resilient_parsing=True) as context:
         names = lora.list_commands(context)
         for title, section in SECTIONS.items():
             shown = [n for n in section if n in names]

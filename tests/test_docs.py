@@ -21,7 +21,7 @@ def test_the_generated_parts_are_current(tmp_path: Path):
     with redirect_stdout(io.StringIO()):
         assert Cog().main(["cog", "-o", str(made), str(ROOT / "README.md")]) == 0
     changed = difflib.unified_diff(README.splitlines(), made.read_text(encoding="utf-8").splitlines(), lineterm="", n=0)
-    assert list(changed) == [], "type: make docs"
+    assert not (told := "\n".join(changed)), f"type: make docs\n{told}"
 
 
 def test_every_command_named_exists():
