@@ -1,5 +1,8 @@
 """The folder contract: a set is a list of subsets, a subset is a folder of NNNN.png with NNNN.txt beside.
 
+A set that somebody else made is read as it stands, as kohya's trainers read it: several folders `10_name` with their
+own repeats, regularisation pictures in `reg/1_class`, all of it in the folder itself or in its `img/`.
+
 The folder is the truth. Nothing here knows the record: a person may delete a picture, mend a caption or put a picture
 back with any tool, and the next command takes the folder as it is.
 """
@@ -7,6 +10,8 @@ back with any tool, and the next command takes the folder as it is.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +20,12 @@ from lorafactory.errors import InputError
 from lorafactory.files import write_whole
 
 ASIDE = "set_aside"
+REG = "reg"
+"""Folder of the regularisation pictures: what the class looks like without the LoRA."""
+IMG = "img"
+"""Where kohya's interface puts the folders of a set, beside `reg`, `log` and `model`."""
+MOST_REPEATS = 1000
+"""`2023_summer` is a folder of somebody's photographs; so many repeats are none."""
 _REPEATS = re.compile(r"^(\d+)_(.+)$")
 _NUMBER = re.compile(r"^(\d{4,})$")
 
@@ -24,10 +35,12 @@ class Picture:
     """One image of a set. Its name within the set (`0001.png`) stays when its folder is renamed."""
 
     path: Path
+    within: str = ""
+    """What goes before the file's name where two folders of a set have files of one name."""
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return f"{self.within}/{self.path.name}" if self.within else self.path.name
 
     @property
     def sha256(self) -> str:
@@ -59,11 +72,16 @@ class Subset:
     repeats: int
     word: str
     reg: bool = False
+    within: str = ""
+    """What tells its pictures' names from another folder's."""
+    shared: frozenset[str] | None = frozenset()
+    """File names that need telling apart, so that the others keep theirs whatever comes; None: all of them."""
 
     @property
     def pictures(self) -> list[Picture]:
         """What is in the folder, except a LoRA's preview, which bears the LoRA's name."""
-        return [Picture(p) for p in images.find(self.folder) if not p.with_suffix(".safetensors").exists()]
+        found = (p for p in images.find(self.folder) if not p.with_suffix(".safetensors").exists())
+        return [Picture(p, self.within if self.shared is None or p.name in self.shared else "") for p in found]
 
 
 @dataclass(frozen=True)
@@ -73,10 +91,12 @@ class Set:
     root: Path
     """The folder that holds `set_aside/`."""
     subsets: tuple[Subset, ...]
+    """All of them; those marked `reg` come last."""
 
     @property
     def pictures(self) -> list[Picture]:
-        return [p for s in self.subsets for p in s.pictures]
+        """What the LoRA learns from. Regularisation pictures stay as their person chose them: no step touches them."""
+        return [p for s in self.subsets if not s.reg for p in s.pictures]
 
     def hashes(self) -> dict[str, str]:
         """Name within the set to sha256 of the image file."""
@@ -94,22 +114,55 @@ class Set:
 
     def next_number(self) -> int:
         """One more than the highest NNNN in use, set-aside pictures included."""
-        stems = [Path(name).stem for name in (*(p.name for p in self.pictures), *self.aside)]
+        stems = [Path(name).stem for name in (*(p.name for s in self.subsets for p in s.pictures), *self.aside)]
         return max((int(s) for s in stems if _NUMBER.match(s)), default=0) + 1
 
 
 def read_set(root: Path, folder: Path, word: str = "") -> Set:
     """Read the set at `folder`: its subfolders `N_word` if it has any, else the folder itself as one subset."""
-    subsets = [s for child in sorted(folder.glob("*/")) if (s := subset_of(child)) is not None]
+    home = folder if subsets_in(folder) or not subsets_in(folder / IMG) else folder / IMG
+    subsets = subsets_in(home)
     if not subsets and folder.is_dir():
         subsets = [subset_of(folder) or Subset(folder, 1, word or folder.name)]
-    return Set(root, tuple(subsets))
+    reg = subsets_in(folder / REG) or ([Subset(folder / REG, 1, REG)] if images.find(folder / REG) else [])
+    marked = (replace(s, reg=True, within=f"{REG}/{s.word}", shared=None) for s in reg)
+    return Set(root, (*told_apart(subsets, Set(root, ()).aside), *marked))
+
+
+def subsets_in(folder: Path) -> list[Subset]:
+    return [s for child in sorted(folder.glob("*/")) if (s := subset_of(child)) is not None]
+
+
+def told_apart(subsets: list[Subset], aside: Iterable[str]) -> list[Subset]:
+    """Names that folders share, also with set_aside/, get the folder's word, or its whole name where words are equal.
+
+    A picture that was set aside counts, or its namesake would be called otherwise from then on.
+    """
+    if len(subsets) < 2:
+        return subsets
+    counted = Counter([*aside, *(p.name for s in subsets for p in images.find(s.folder))])
+    shared = frozenset(name for name, count in counted.items() if count > 1)
+    words = [s.word for s in subsets]
+    return [replace(s, within=s.word if words.count(s.word) == 1 else s.folder.name, shared=shared) for s in subsets]
 
 
 def subset_of(folder: Path) -> Subset | None:
     """Read repeats and word from a folder name as kohya does (`12_anna woman`); None if it is named otherwise."""
     match = _REPEATS.match(folder.name)
     return Subset(folder, int(match[1]), match[2]) if match else None
+
+
+def place_in_set(original: Path) -> Path | None:
+    """The subset that an original's place under its source names, as `10_name` or `reg/1_woman`; None if none does.
+
+    So a set that came as a whole keeps its folders. Numbers from MOST_REPEATS up are years and dates.
+    """
+    folders = original.parts[:-1]
+    for depth, name in enumerate(folders):
+        match = _REPEATS.match(name)
+        if match and 0 < int(match[1]) < MOST_REPEATS:
+            return Path(REG, name) if REG in folders[:depth] else Path(name)
+    return Path(REG, f"1_{REG}") if REG in folders else None
 
 
 def with_repeats(subset: Subset, repeats: int) -> Subset:
@@ -131,7 +184,7 @@ def set_aside(root: Path, picture: Picture, reason: str) -> Path:
 
 def move(picture: Picture, folder: Path) -> Path:
     """Move a picture and its caption into `folder` under a free name; return the picture's new path."""
-    target = folder / picture.name
+    target = folder / picture.path.name
     number = 2
     while target.exists() or target.with_suffix(".txt").exists():
         target = folder / f"{picture.path.stem}~{number}{picture.path.suffix}"

@@ -10,26 +10,31 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; what was written there becomes `path` when the block ends well."""
+def whole(path: Path, *, synced: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; what was written there becomes `path` when the block ends well.
+
+    `synced=False` leaves it to the system when it reaches the disk: for caches, whose readers take broken for absent.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        if synced:
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
         part.chmod(0o644)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if synced:
+        sync_folder(path.parent)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, synced: bool = True) -> None:
     """Write `data` to `path` so that a reader, or a crash, sees the old file or the new one."""
-    with whole(path) as part:
+    with whole(path, synced=synced) as part:
         part.write_bytes(data)
 
 

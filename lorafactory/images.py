@@ -11,16 +11,18 @@ import hashlib
 import io
 import os
 import re
+import stat
 import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.ExifTags import Base as TAGS  # noqa: N814  (its members are constants)
 
+from lorafactory.colour import to_srgb
 from lorafactory.errors import InputError
 from lorafactory.files import write_whole
 
@@ -56,7 +58,8 @@ _TURNS = {
 _MAGIC = {b"%PDF": "PDF", b"8BPS": "Photoshop", b"PK\x03\x04": "zip", b"\xff\x0a": "JPEG XL"}
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a]")
 _CUT = re.compile("truncat|broken png|failed to read|unexpected end|unrecognized data|create decoder", re.I)
-_OURS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\x00", b"MM\x00*", b"BM")
+_OURS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")
+_TIFF = (b"II*\x00", b"MM\x00*")
 _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 _hashes: dict[tuple[str, int, int, int], str] = {}
 
@@ -85,15 +88,48 @@ def find(folder: Path) -> list[Path]:
 def find_sources(folder: Path) -> list[Path]:
     """List every file under `folder` with a picture's suffix, also those `load` refuses, in natural order.
 
-    Hidden files and folders, and what systems leave beside pictures (`._a.jpg`, `__MACOSX`), are left out;
-    links to folders are not followed.
+    Hidden files and folders, and what systems leave beside pictures (`._a.jpg`, `__MACOSX`), are left out, and
+    so is what `find_refused` names.
     """
-    found = []
-    for root, folders, names in os.walk(folder):
+    return [path for path in _seen(folder) if _refusal(path) is None]
+
+
+def find_refused(folder: Path) -> dict[Path, str]:
+    """Find what `find_sources` leaves out although a person may take it for pictures, and say why.
+
+    That is links, as they may lead anywhere; pipes and devices, whose reading may never end; and files and
+    folders that cannot be opened.
+    """
+    return {path: why for path in _seen(folder) if (why := _refusal(path)) is not None}
+
+
+def _seen(folder: Path) -> list[Path]:
+    """What is called like a picture under `folder`, and the folders that are not looked into."""
+    found: list[Path] = []
+    closed: list[OSError] = []
+    for root, folders, names in os.walk(folder, onerror=closed.append):
         folders[:] = [f for f in folders if not f.startswith(".") and f not in JUNK_FOLDERS]
         shown = [Path(root, name) for name in names if not name.startswith(".")]
-        found += [p for p in shown if p.suffix.lower() in SUFFIXES | FOREIGN and p.is_file()]
+        found += [p for p in shown if p.suffix.lower() in SUFFIXES | FOREIGN]
+        found += [p for f in folders if (p := Path(root, f)).is_symlink()]
+    found += [Path(error.filename) for error in closed if Path(error.filename) != folder]
     return sorted(found, key=lambda p: (natural(p.relative_to(folder).with_suffix("").as_posix()), p.suffix))
+
+
+def _refusal(path: Path) -> str | None:
+    """Why something is not read as a file; looks at its kind first, as opening a pipe would wait for a writer."""
+    try:
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            return "a link, which is not followed: put the file itself there"
+        if stat.S_ISDIR(mode):
+            return "a folder that cannot be opened"
+        if not stat.S_ISREG(mode):
+            return "not a file but a pipe" if stat.S_ISFIFO(mode) else "not a file but a device or socket"
+        path.open("rb").close()
+    except OSError as error:
+        return f"cannot be opened: {error.strerror}"
+    return None
 
 
 def natural(name: str) -> tuple[list[int | str], str]:
@@ -105,16 +141,44 @@ def natural(name: str) -> tuple[list[int | str], str]:
 # ---------------------------------------------------------------- reading
 
 
-def load(path: Path) -> Image.Image:
-    """Decode a picture as RGB: upright, in sRGB, the first frame if it moves, transparency on white.
+@dataclass(frozen=True)
+class Decoded:
+    """What a file shows."""
+
+    image: Image.Image
+    """RGB, upright, in sRGB."""
+    mask: Image.Image | None
+    """L, as large as the picture: 255 where it is opaque, 0 where it is transparent; None if all of it is opaque."""
+    frames: int
+    """How many the file has, of which this is the first."""
+    kind: str
+    """Pillow's name of the file's format."""
+
+
+def decode(path: Path, background: str = "white", least: int | None = None) -> Decoded:
+    """Decode a picture: upright, in sRGB, the first frame if it moves, transparent places on `background`.
 
     Transparent pictures are composited, because otherwise the colours hidden under transparent pixels would
     show. Nothing of the file's metadata is kept. Raise Unreadable if the file is not a whole picture.
     """
     with _opened(path) as image:
-        image.load()
-        upright = _upright(image)
-    return to_srgb(upright)
+        count = int(getattr(image, "n_frames", 1))
+        if least is not None:
+            image.draft(None, (least, least))
+        return Decoded(*_shown(image, background), count, str(image.format))
+
+
+def load(path: Path) -> Image.Image:
+    """Decode a picture as RGB, as `decode` does, transparent places on white."""
+    return decode(path).image
+
+
+def load_reduced(path: Path, side: int) -> Image.Image:
+    """Decode as `load` does, but a large JPEG at a half, a quarter or an eighth of its size, which is as much faster.
+
+    The shorter side of what comes back is at least `side`, or the picture's own.
+    """
+    return decode(path, least=side).image
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -126,16 +190,12 @@ def size(path: Path) -> tuple[int, int]:
         return (height, width) if turned else (width, height)
 
 
-def frames(path: Path) -> int:
-    """Count the frames of an animation or the pages of a file; only the first is used."""
-    with _opened(path) as image:
-        return int(getattr(image, "n_frames", 1))
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture within the limits; whatever goes wrong while it is open becomes Unreadable."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise Unreadable(path, "not a file but a pipe, device or socket")  # opening it might wait for ever
         with path.open("rb") as handle:
             head = handle.read(4096)
         if not head:
@@ -146,6 +206,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             megapixels = image.width * image.height / 1e6
             if megapixels > LIMIT_MPX:
                 raise Unreadable(path, _too_large(megapixels))
+            if _scrambled(image):
+                raise Unreadable(path, "a TIFF with deep colours in separate planes is not read: save it as PNG")
             yield image
     except (Unreadable, MemoryError):
         raise
@@ -170,6 +232,13 @@ def _formats(head: bytes) -> list[str]:
     return [_HEIF]
 
 
+def _scrambled(image: Image.Image) -> bool:
+    """True for the TIFFs whose samples Pillow would take for bytes: more than 8 bits, and a plane per colour."""
+    tags = getattr(image, "tag_v2", {})
+    separate = tags.get(TAGS.PlanarConfiguration) == 2 and tags.get(TAGS.SamplesPerPixel, 1) > 1
+    return separate and max(tags.get(TAGS.BitsPerSample, (8,))) > 8
+
+
 def _too_large(megapixels: float) -> str:
     return f"too large: {megapixels:.0f} Mpx, at most {LIMIT_MPX}"
 
@@ -177,6 +246,8 @@ def _too_large(megapixels: float) -> str:
 def _what(head: bytes) -> str:
     """Say what a file is whose first bytes are no picture that is read."""
     boxed = head[4:8] == b"ftyp"
+    if head.startswith(_TIFF):
+        return "broken, or a kind of TIFF that is not read: save it as PNG"
     if head.startswith(_OURS) or (boxed and head[8:12] in _BRANDS):
         return "truncated or broken from its first bytes"
     for magic, kind in _MAGIC.items():
@@ -195,93 +266,21 @@ def _broken(error: Exception) -> str:
     return f"broken: {said or type(error).__name__}"
 
 
+def _shown(image: Image.Image, background: str = "white") -> tuple[Image.Image, Image.Image | None]:
+    """Decode an open picture into what is seen of it and its opacity, both upright."""
+    image.load()
+    rgb, mask = to_srgb(image, background)
+    turn = _TURNS.get(_orientation(image))
+    if turn is None:
+        return rgb, mask
+    return rgb.transpose(turn), mask and mask.transpose(turn)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return int(image.getexif().get(TAGS.Orientation, 1))
     except Exception:  # a broken EXIF block says nothing about the picture
         return 1
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _TURNS.get(_orientation(image))
-    return image.transpose(turn) if turn is not None else image
-
-
-# ---------------------------------------------------------------- colour
-
-
-def to_srgb(image: Image.Image) -> Image.Image:
-    """Convert any mode and profile to a plain RGB picture in sRGB; transparency is composited on white."""
-    profile = image.info.get("icc_profile")
-    alpha: Image.Image | None = None
-    if image.has_transparency_data:
-        gray = image.mode in {"LA", "La"}
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        image = image.getchannel("R") if gray else image.convert("RGB")
-    rgb = _with_profile(_eight_bits(image), profile)
-    if alpha is not None:
-        white = Image.new("RGB", rgb.size, "white")
-        white.paste(rgb, mask=alpha)
-        rgb = white
-    rgb = rgb.copy()
-    rgb.info.clear()
-    return rgb
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Bring any mode to L, RGB, CMYK or LAB. Deep pictures are scaled: Pillow would clip them."""
-    if image.mode in {"L", "RGB", "CMYK", "LAB"}:
-        return image
-    if image.mode == "1":
-        return image.convert("L")
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        top = values.max(initial=0)
-        if image.mode.startswith("I;16"):
-            scale = 257.0
-        elif image.mode == "F" and top <= 1:
-            scale = 1 / 255
-        else:  # 32 bits say nothing about their range: 8, 16 or full
-            scale = 1.0 if top <= 255 else 257.0 if top <= 65535 else top / 255
-        return Image.fromarray(np.clip(values / scale + 0.5, 0, 255).astype(np.uint8))
-    return image.convert("RGB")
-
-
-def _with_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert to RGB through the profile that came with the picture, else as its mode is usually meant."""
-    try:
-        transform = _transform(profile or b"", image.mode)
-        if transform is not None:
-            return transform.apply(image)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        pass  # a broken profile, or one for another colour space, is as good as none
-    return image.convert("RGB")
-
-
-@lru_cache(maxsize=16)
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Build the way to sRGB; None if there is nothing to convert: sRGB pictures keep their exact values."""
-    target = ImageCms.createProfile("sRGB")
-    if mode == "LAB":
-        return ImageCms.buildTransform(ImageCms.createProfile("LAB"), target, mode, "RGB")
-    if not profile:
-        return None
-    transform = ImageCms.buildTransform(
-        ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-        target,
-        mode,
-        "RGB",
-        ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
-    if mode == "CMYK":
-        return transform
-    levels = np.linspace(0, 255, 9).astype(np.uint8)
-    cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(27, 27, 3)
-    probe = Image.fromarray(cube if mode == "RGB" else cube[..., 0].copy())
-    moved = np.asarray(transform.apply(probe), dtype=int) - np.asarray(probe.convert("RGB"), dtype=int)
-    return transform if np.abs(moved).max() > 1 else None
 
 
 # ---------------------------------------------------------------- identity
@@ -318,6 +317,11 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     plain.save(buffer, "PNG", compress_level=2)
     return buffer.getvalue()
+
+
+def opaque(size: tuple[int, int]) -> Image.Image:
+    """The mask of a picture without transparency."""
+    return Image.new("L", size, 255)
 
 
 def thumbnail_data_url(path: Path, side: int) -> str:

@@ -75,6 +75,23 @@ CREATE VIEW v_derived AS
   FROM derived d JOIN run r ON r.id = d.run_id JOIN blob x ON x.id = d.dst_id JOIN blob s ON s.id = d.src_id
 """
 
+# Texts are kept as bytes: a decision quotes them cleaned, and what is taken back is the same byte for byte.
+_CHANGES = """
+CREATE TABLE change (
+  id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL REFERENCES run (id), place_before TEXT, place_after TEXT,
+  before_id INTEGER REFERENCES blob (id), after_id INTEGER REFERENCES blob (id)
+) STRICT;
+CREATE INDEX change_run ON change (run_id);
+CREATE TABLE content (
+  blob_id INTEGER PRIMARY KEY REFERENCES blob (id), bytes BLOB NOT NULL
+) STRICT;
+CREATE VIEW v_change AS
+  SELECT c.id, c.run_id, c.place_before, c.place_after, b.sha256 AS sha256_before, a.sha256 AS sha256_after,
+         t.bytes AS text_before
+  FROM change c LEFT JOIN blob b ON b.id = c.before_id LEFT JOIN blob a ON a.id = c.after_id
+  LEFT JOIN content t ON t.blob_id = c.before_id
+"""
+
 
 def m001_runs_decisions_lineage(db: sqlite3.Connection) -> None:
     """Create the core: blobs, runs, what they read and wrote, decisions, lineage, metrics."""
@@ -82,7 +99,13 @@ def m001_runs_decisions_lineage(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_runs_decisions_lineage]
+def m002_changes(db: sqlite3.Connection) -> None:
+    """Add what a run moved, wrote or took away, file by file, and the texts that were there before."""
+    for statement in _CHANGES.split(";\n"):
+        db.execute(statement)
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_runs_decisions_lineage, m002_changes]
 
 
 def pending(db: sqlite3.Connection, path: Path) -> list[Callable[[sqlite3.Connection], None]]:

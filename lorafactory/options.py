@@ -95,7 +95,7 @@ def command(module: ModuleType) -> click.Command:
 
     made: Callable[..., Any] = body
     for key, field in reversed(module.Settings.model_fields.items()):
-        made = option(key, field)(made)
+        made = made if key in HEADER else option(key, field)(made)
     for shared in (json_option, workspace_option, header_options):
         made = shared(made)
     made = click.option("--force", is_flag=True, help="Run even if everything is up to date.")(made)
@@ -139,7 +139,8 @@ def run_step(module: ModuleType, given_place: str, given: dict[str, Any]) -> Res
     workspace = find_workspace(given["workspace"])
     place = target(workspace, given_place)
     header = header_values(given)
-    told = {k: v for k in module.Settings.model_fields if (v := given[k]) not in (None, ())}
+    # a setting named like an option of the header (generate's `base`) is told by that option
+    told = {k: v for k in module.Settings.model_fields if (v := {**given, **header}.get(k)) not in (None, ())}
     told = {k: as_told(module.Settings.model_fields[k], k, v) for k, v in told.items()}
     recipe = settings.effective(workspace, place, {**header, **({step.name_of(module): told} if told else {})})
     apply = place.owned or given["apply"]

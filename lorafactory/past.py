@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lorafactory.dataset import Set
 from lorafactory.store import Run, Store, tidy
 
 BY_HAND = "by hand"
+SYNTHETIC = "synthetic: "
+"""Begins the note of an imported picture that was generated; the prompt follows."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,12 @@ class Past:
     """Pictures whose caption a person wrote, changed or took away."""
     captions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Picture name to (sha256 of the image, key of the settings) its caption was made for."""
+    conversions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Picture name to (sha256 of the image as it was written, how it was converted)."""
+    synthetic: Mapping[str, str] = field(default_factory=dict)
+    """Picture name to the prompt it was generated from."""
+    repeats: Mapping[str, int] = field(default_factory=dict)
+    """Word of a folder of the set to the number that `repeats` last gave it."""
 
 
 def snapshot(pictures: Set, run: Run) -> None:
@@ -53,7 +62,7 @@ def see_hand(pictures: Set, recorded: str, store: Store) -> list[str]:
     changes: list[tuple[str, str, str, str]] = []
     for name, sha in left.items():
         if name not in now:
-            changes.append((name, sha, "set aside" if name in aside else "removed", ""))
+            changes.append((name, sha, "set aside" if Path(name).name in aside else "removed", ""))
     for name, picture in now.items():
         sha = picture.sha256
         if name not in left:
@@ -84,13 +93,22 @@ _CAPTION = ("caption changed", "caption removed")
 
 
 def remember(recorded: str, store: Store) -> Past:
-    """Read from the record what steps need to know of this set's past."""
+    """Read from the record what steps need to know of this set's past.
+
+    Of a run that was taken back only this remains: what it imported is not imported again.
+    """
     hand: dict[str, str] = {}
     hand_captions: set[str] = set()
     captions: dict[str, tuple[str, str]] = {}
     imported: dict[str, str] = {}
+    conversions: dict[str, tuple[str, str]] = {}
+    synthetic: dict[str, str] = {}
+    repeats: dict[str, int] = {}
+    undone = store.undone(recorded)
     for d in store.decisions(lora=recorded):
-        if d.rule == BY_HAND and d.verdict in _CAPTION:
+        if d.run in undone and d.rule != BY_HAND and d.verdict != "imported":
+            continue
+        if d.verdict in _CAPTION:  # by hand, or by edits that a person asked for
             hand_captions.add(d.image)
         elif d.rule == BY_HAND and d.verdict != "kept":  # steps say `kept` of what a person did
             hand[d.image] = d.verdict
@@ -99,4 +117,12 @@ def remember(recorded: str, store: Store) -> Past:
             hand_captions.discard(d.image)
         elif d.verdict == "imported" and d.before:
             imported[d.before] = d.image
-    return Past(imported, hand, frozenset(hand_captions), captions)
+            conversions[d.image] = (d.sha256, "")
+            if (d.note or "").startswith(SYNTHETIC):
+                synthetic[d.image] = (d.note or "").removeprefix(SYNTHETIC)
+        elif d.verdict == "converted":
+            conversions[d.image] = (d.sha256, d.note or "")
+        elif d.verdict == "repeated" and d.after:
+            number, _, word = d.after.partition("_")
+            repeats[word] = int(number)
+    return Past(imported, hand, frozenset(hand_captions), captions, conversions, synthetic, repeats)

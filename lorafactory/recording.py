@@ -40,6 +40,9 @@ _METRIC = """INSERT INTO metric (run_id, step, name, value) VALUES (?, ?, ?, ?)
   ON CONFLICT DO UPDATE SET value = excluded.value"""
 _DECISION = f"""INSERT INTO decision (run_id, at, image, blob_id, verdict, rule, score, threshold, rival,
   rival_id, before, after, note) VALUES (?, ?, ?, {_ID}, ?, ?, ?, ?, ?, {_ID}, ?, ?, ?)"""
+_CHANGE = f"""INSERT INTO change (run_id, place_before, place_after, before_id, after_id)
+  VALUES (?, ?, ?, {_ID}, {_ID})"""
+_CONTENT = f"INSERT INTO content (blob_id, bytes) VALUES ({_ID}, ?) ON CONFLICT DO NOTHING"
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,20 @@ class Decision:
     before: str | None
     after: str | None
     note: str | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One file that a run moved, wrote or took away; places are under the folder that holds `set_aside/`."""
+
+    before: str | None
+    """Where it was; None: nowhere."""
+    after: str | None
+    """Where it is; None: nowhere."""
+    sha256_before: str | None
+    sha256_after: str | None
+    text: bytes | None = None
+    """What a text said before, if that is not what it says now."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +154,13 @@ class Run:
         """Record that one file came from another; equal bytes are one blob and need no record."""
         if dst_sha256 != src_sha256:
             self._add(_DERIVED, (dst_sha256, src_sha256, self.id, how), dst_sha256, src_sha256)
+
+    def changed(self, change: Change) -> None:
+        """Record what the run did to a file, with the text it replaced, so that it can be taken back."""
+        places, hashes = (tidy(change.before), tidy(change.after)), (change.sha256_before, change.sha256_after)
+        self._add(_CHANGE, (self.id, *places, *hashes), *hashes)
+        if change.text is not None:
+            self._add(_CONTENT, (change.sha256_before, change.text))
 
     def metric(self, step: int, name: str, value: float) -> None:
         """Record a number of a training step; not-a-number is kept as NULL."""

@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from rich.progress import track
 
-from lorafactory import dataset, images
+from lorafactory import dataset, images, journal
 from lorafactory.dataset import Picture, Set
 from lorafactory.errors import FailedError, SettingsError, raise_all
 from lorafactory.past import Past, remember, snapshot
@@ -213,7 +213,8 @@ def sees(module: ModuleType, work: Work, settings: StepSettings) -> dict[str, st
 def up_to_date(module: ModuleType, work: Work, settings: StepSettings, key: str, store: Store) -> bool:
     """True if the latest run had this key, left exactly what the step would read now, and its files are there.
 
-    Only the latest counts: after A, B and A again the folder holds what B made.
+    Only the latest counts: after A, B and A again the folder holds what B made. A run that `undo` took back stays so
+    as long as the folder is as `undo` left it.
     """
     row = store.last(work.place.recorded, name_of(module), status=None)
     if row is None or row.status != "done":
@@ -221,7 +222,10 @@ def up_to_date(module: ModuleType, work: Work, settings: StepSettings, key: str,
     stands = getattr(module, "stands", None)
     if row.key != key and not (stands and stands(row.settings, settings)):
         return False
-    seen, now = store.edges(row.id, "in", "sees"), sees(module, work, settings)
+    taken_back = store.undone(work.place.recorded).get(row.ulid)
+    seen, now = store.edges(taken_back or row.id, "in", "sees"), sees(module, work, settings)
+    if taken_back:
+        return now == seen
     if not (now.items() <= seen.items() if getattr(module, "SHRINKS", False) else now == seen):
         return False
     files: Callable[[Work, StepSettings], list[Path]] | None = getattr(module, "outputs", None)
@@ -247,7 +251,10 @@ def perform(
     key = cache_key(module, work, settings)
     name = name_of(module)
     if not force and work.place.owned and up_to_date(module, work, settings, key, store):
-        return Result(f"{name}: up to date", skipped=True)
+        row = store.last(work.place.recorded, name)
+        undone = row is not None and row.ulid in store.undone(work.place.recorded)
+        told = "taken back by `undo`, and stays so; --force runs it again" if undone else "up to date"
+        return Result(f"{name}: {told}", skipped=True)
     with store.run(
         work.place.recorded,
         name,
@@ -256,10 +263,12 @@ def perform(
         settings=settings.model_dump(mode="json"),
     ) as run:
         noted = replace(work, note=Note(run), past=remember(work.place.recorded, store))
+        before = journal.look(noted.set)
         try:
             result: Result = module.run(noted, settings)
         finally:  # also of a step that fails: what it had moved by then was not moved by hand
             snapshot(noted.set, run)
+            journal.record(before, journal.look(noted.set), run)
         for seen, sha in sees(module, noted, settings).items():
             run.used("sees", seen, sha)
     return result

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from lorafactory.errors import STOPPED, LoraError, RecordError
 from lorafactory.migrations import migrate, pending
 from lorafactory.recording import (
+    Change,
     Decision,
     Relative,
     Run,
@@ -36,7 +37,7 @@ from lorafactory.recording import (
     tidy,
 )
 
-__all__ = ["Decision", "Relative", "Run", "RunRow", "Store", "tidy"]
+__all__ = ["Change", "Decision", "Relative", "Run", "RunRow", "Store", "tidy"]
 
 LOCK_SECONDS = 60.0
 
@@ -247,6 +248,24 @@ class Store:
         where = " AND ".join(f"{column} = ?" for column in given) or "1"
         rows = self._all(f"SELECT * FROM v_decision WHERE {where} ORDER BY id", *given.values())
         return [Decision(*row) for row in rows]
+
+    def changes(self, run_id: int) -> list[Change]:
+        """Return what a run did to the set's files, in the order in which it is recorded."""
+        columns = "place_before, place_after, sha256_before, sha256_after, text_before"
+        rows = self._all(f"SELECT {columns} FROM v_change WHERE run_id = ? ORDER BY id", run_id)
+        return [Change(*row) for row in rows]
+
+    def changing(self, lora: str) -> list[RunRow]:
+        """Return the ended runs that changed files of this set and stand, newest first; those of `undo` left out."""
+        changed = "EXISTS (SELECT 1 FROM change WHERE run_id = run.id)"
+        rows = self._runs(f"lora = ? AND step <> 'undo' AND {changed} ORDER BY id DESC", tidy(lora))
+        undone = self.undone(lora)
+        return [row for row in rows if row.ulid not in undone]
+
+    def undone(self, lora: str) -> dict[str, int]:
+        """Return the public ids of the runs that `undo` has taken back, each with the id of its run of `undo`."""
+        rows = self._runs("lora = ? AND step = 'undo' AND status = 'done' ORDER BY id", tidy(lora))
+        return {str(row.settings["undoes"]): row.id for row in rows}
 
     def children(self, sha256: str) -> list[Relative]:
         """Return every file that came from this one, nearest first."""

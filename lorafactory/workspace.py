@@ -102,6 +102,11 @@ class LoraDir:
         return self.root / "training_images" if self.owned else self.root
 
     @property
+    def masks(self) -> Path:
+        """Grey pictures named like those of the set: white is learned, black is not."""
+        return self.root / "masks"
+
+    @property
     def result(self) -> Path:
         return self.root / "result_current"
 

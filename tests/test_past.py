@@ -94,3 +94,32 @@ def test_what_a_killed_run_moved_is_not_called_by_hand(folder: Path, store: Stor
     module._open_runs.clear()  # as after a kill: nobody in this process has the run open
     assert [row.status for row in store.interrupt("anna")] == ["interrupted"]
     assert see_hand(pictures(folder), "anna", store) == ["0002.png: set aside by a run that broke off"]
+
+
+def test_captions_of_a_run_that_was_taken_back_are_as_before_it(folder: Path, store: Store):
+    def captioned(name: str, key: str) -> str:
+        with store.run("anna", "caption", version=1, key=key, settings={}) as run:
+            run.note(name, "a" * 64, "captioned", "text", after="x", note=key)
+        return run.ulid
+
+    with store.run("anna", "by hand", version=1, key="", settings={}) as run:
+        run.note("0002.png", "b" * 64, "caption changed", "by hand")
+    captioned("0001.png", "first")
+    later = [captioned("0001.png", "second"), captioned("0002.png", "second")]
+    assert remember("anna", store).captions["0001.png"] == ("a" * 64, "second")
+    assert remember("anna", store).hand_captions == frozenset()
+    for ulid in later:
+        with store.run("anna", "undo", version=1, key="", settings={"undoes": ulid}):
+            pass
+    assert remember("anna", store).captions == {"0001.png": ("a" * 64, "first")}
+    assert remember("anna", store).hand_captions == {"0002.png"}
+
+
+def test_what_was_imported_once_stays_known_though_it_was_taken_back(store: Store):
+    with store.run("anna", "rename", version=1, key="k", settings={}) as run:
+        run.note("0001.png", "a" * 64, "imported", "rename", before="b" * 64, after="0001.png")
+    with store.run("anna", "undo", version=1, key="", settings={"undoes": run.ulid}) as undo:
+        undo.note("0001.png", "a" * 64, "set aside", "by hand")
+    past = remember("anna", store)
+    assert past.imported == {"b" * 64: "0001.png"}
+    assert past.hand == {"0001.png": "set aside"}

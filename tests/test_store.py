@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import multiprocessing
@@ -14,12 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from lorafactory import migrations, recording
-from lorafactory.commands import why
-from lorafactory.errors import STOPPED, LoraError, RecordError, SettingsError
-from lorafactory.store import Run, Store
+from lorafactory.errors import STOPPED, LoraError, RecordError
+from lorafactory.store import Change, Run, Store
 
 
 def sha(letter: str) -> str:
@@ -345,6 +342,30 @@ def test_the_last_run_that_left_something(store: Store):
     assert store.last_of("bert") is None
 
 
+def test_what_a_run_changed_comes_back_with_the_texts_it_replaced(store: Store):
+    moved = Change("1_x/0001.png", "set_aside/similar/0001.png", sha("a"), sha("a"))
+    written = Change("1_x/0002.txt", "1_x/0002.txt", sha("b"), sha("c"), "caf\u00e9\r\n".encode("latin-1"))
+    with begin(store) as run:
+        for change in (moved, written, Change(None, "1_x/0003.txt", None, sha("d"))):
+            run.changed(change)
+    assert store.changes(run.id) == [moved, written, Change(None, "1_x/0003.txt", None, sha("d"))]
+
+
+def test_what_was_taken_back_is_not_offered_again(store: Store):
+    for _ in range(2):
+        with begin(store) as run:
+            run.changed(Change(None, "1_x/0003.txt", None, sha("d")))
+    with begin(store, "filter"):
+        pass
+    newest, older = store.changing("anna")
+    with begin(store, "undo", settings={"undoes": newest.ulid}) as undo:
+        undo.changed(Change("1_x/0003.txt", None, sha("d"), None))
+    with pytest.raises(ValueError, match="x"), begin(store, "undo", settings={"undoes": older.ulid}):
+        raise ValueError("x")
+    assert store.undone("anna") == {newest.ulid: undo.id}
+    assert store.changing("anna") == [older]
+
+
 def test_lineage_goes_all_the_way_and_ends_in_a_circle(store: Store):
     with begin(store, "rename") as run:
         run.derived(sha("b"), sha("a"), "converted")
@@ -441,91 +462,3 @@ def test_ulids_of_forked_processes_differ(tmp_path: Path, monkeypatch: pytest.Mo
         forked(write_ulid, tmp_path / name).join()
         made.append((tmp_path / name).read_text())
     assert len({ulid[10:] for ulid in made}) == 3
-
-
-# ---------------------------------------------------------------- what `lora why` makes of it
-
-
-@pytest.fixture
-def recorded(path: Path) -> Path:
-    """A workspace in which anna was made, and 0002.png was set aside, 0003.png put back by hand."""
-    source = path.parent / "loras" / "anna" / "source"
-    source.mkdir(parents=True)
-    (source / "IMG 1.jpg").write_bytes(b"one")
-    original = hashlib.sha256(b"one").hexdigest()
-    with Store(path) as store:
-        with begin(store, "rename") as run:
-            run.used("sees", "IMG 1.jpg", original)
-            for letter, name in (("a", "0001.png"), ("b", "0002.png"), ("c", "0003.png")):
-                run.made("picture", name, sha(letter))
-            run.note("0001.png", sha("a"), "imported", "decodes", before=original)
-            run.derived(sha("a"), original, "converted")
-        with begin(store, "dedupe") as run:
-            run.note("0001.png", sha("a"), "kept", "near", score=0.4, threshold=0.985)
-            for letter, name in (("b", "0002.png"), ("c", "0003.png")):
-                aside = {"score": 0.991, "threshold": 0.985, "rival": "0001.png", "rival_sha256": sha("a")}
-                run.note(name, sha(letter), "set aside", "near", **aside)
-        with begin(store, "by hand") as run:
-            run.note("0003.png", sha("c"), "put back", "by hand")
-        with begin(store, "caption") as run:
-            run.note("0001.png", sha("a"), "captioned", "blip", after="a red star", note=sha("5"))
-        with begin(store, "train") as run:
-            run.used("sees", "0001.png", sha("a"))
-            run.used("sees", "0003.png", sha("c"))
-    return path.parent
-
-
-def told(space: Path, *args: object) -> str:
-    result = CliRunner().invoke(why.command, [*map(str, args), "--workspace", str(space)], catch_exceptions=False)
-    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "WHEN", result.stdout)
-
-
-PICTURE = """\
-anna/0001.png
-  made from IMG 1.jpg
-  WHEN  rename    imported  decodes
-  WHEN  dedupe    kept  near, 0.4 against 0.985
-  WHEN  caption   captioned  blip, "a red star"
-  trained on it: anna, WHEN, done
-"""
-
-
-def test_why_a_picture_by_name_by_original_and_by_path(recorded: Path):
-    assert told(recorded, "anna/0001.png") == PICTURE
-    source = recorded / "loras" / "anna" / "source" / "IMG 1.jpg"
-    by_original = told(recorded, "anna/IMG 1.jpg")
-    assert told(recorded, source) == by_original
-    assert by_original.splitlines() == [
-        "anna/IMG 1.jpg",
-        "  WHEN  rename    0001.png: imported  decodes",
-        "  WHEN  dedupe    0001.png: kept  near, 0.4 against 0.985",
-        '  WHEN  caption   0001.png: captioned  blip, "a red star"',
-        "  trained on it: anna, WHEN, done",
-    ]
-    copy = recorded / "elsewhere.jpg"
-    copy.write_bytes(source.read_bytes())
-    assert "the same bytes as IMG 1.jpg" in told(recorded, copy)
-    moved = recorded / "loras" / "anna" / "training_images" / "1_x" / "0002.png"  # it is in set_aside/
-    assert "0.991 against 0.985, rival 0001.png" in told(recorded, moved)
-    assert "no LoRA was trained on it" in told(recorded, moved)
-
-
-def test_why_a_lora_and_why_nothing(recorded: Path):
-    lines = told(recorded, "anna").splitlines()
-    assert [line.split()[1] for line in lines[1:6]] == ["train", "caption", "by", "dedupe", "rename"]
-    assert lines[4].endswith("1 kept, 2 set aside")
-    out = "  0002.png        set aside  by dedupe  near, 0.991 against 0.985, rival 0001.png"
-    assert lines[6:] == ["not in the set: 1", out]
-    assert told(recorded, recorded / "loras" / "anna") == told(recorded, "anna")
-    assert told(recorded).startswith("latest runs\n  WHEN  anna          train     done")
-    story = json.loads(told(recorded, "anna", "--json"))
-    assert [d["image"] for d in story["out"]] == ["0002.png"]
-    assert story["runs"][3]["verdicts"] == {"kept": 1, "set aside": 2}
-
-
-def test_why_something_unknown(recorded: Path):
-    with pytest.raises(SettingsError, match=r"nothing is recorded about bert(.|\n)*recorded LoRAs: anna"):
-        told(recorded, "bert")
-    with pytest.raises(RecordError, match="no record"):
-        told(recorded / "elsewhere")
-    assert not (recorded / "elsewhere").exists()

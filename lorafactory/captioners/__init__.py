@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lorafactory.errors import SettingsError
 
@@ -19,21 +19,19 @@ if TYPE_CHECKING:
 class Captioner(Protocol):
     """A loaded model."""
 
-    def caption(
-        self,
-        images: Sequence[Image.Image],
-        *,
-        prompt: str,
-        beams: int,
-        min_length: int,
-        max_length: int,
-        batch: int,
-    ) -> list[str]:
-        """Describe each picture in one line, without the prompt; "" where the model says nothing."""
+    def caption(self, images: Sequence[Image.Image], *, batch: int, **how: Any) -> list[str]:
+        """Describe each picture in one line; "" where the model says nothing. `how` holds what its kind is `ASKED`."""
 
 
 class Kind(Protocol):
     """What a file of this folder brings. `model` is a folder or a hub id."""
+
+    MODEL: str
+    """The hub id of the weights that are asked when no others are named."""
+    ASKED: tuple[str, ...]
+    """Which settings of `[caption]` it takes besides the batch."""
+    PROSE: bool
+    """True if it writes sentences, which have phrases; False if it lists tags."""
 
     def missing(self, model: str) -> str | None:
         """Say what is not on this machine and how to get it; None if all is there. Imports no torch."""

@@ -6,24 +6,23 @@ fp32: in half precision a beam can turn with the batch size.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorafactory import images
-from lorafactory.errors import InputError
+from lorafactory.captioners._weights import WEIGHTS, Files, in_batches
+from lorafactory.workspace import REAL_BLIP
 
 if TYPE_CHECKING:
     from PIL import Image
 
-WEIGHTS = "model.safetensors"
+MODEL = REAL_BLIP
+ASKED = ("prompt", "beams", "min_length", "max_length")
+PROSE = True
 NEEDED = (WEIGHTS, "config.json", "preprocessor_config.json", "tokenizer_config.json")
 TOKENIZER = ("vocab.txt", "tokenizer.json", "special_tokens_map.json")
-SIZE = "about 1900 MB"
-"""Of `Salesforce/blip-image-captioning-large`."""
+FILES = Files("BLIP", NEEDED, MODEL, "about 1900 MB", "lora init --fetch")
 
 
 # ---------------------------------------------------------------- is it there, and which is it
@@ -31,14 +30,7 @@ SIZE = "about 1900 MB"
 
 def missing(model: str) -> str | None:
     """Say what is not on this machine and how to get it; None if all is there."""
-    folder = Path(model)
-    if folder.is_dir():
-        lacking = [name for name in NEEDED if not (folder / name).is_file()]
-        return f"BLIP is not whole: {folder} has no {' and no '.join(lacking)}" if lacking else None
-    lacking = [name for name in NEEDED if _cached(model, name) is None]
-    if not lacking:
-        return None
-    return f"BLIP is not on this machine: {model}/{lacking[0]}, {SIZE} in all; lora init --fetch gets it"
+    return FILES.missing(model)
 
 
 def sources(model: str) -> tuple[str, list[str]]:
@@ -48,28 +40,7 @@ def sources(model: str) -> tuple[str, list[str]]:
 
 def identity(model: str) -> str:
     """Return what tells this model's captions from another's: the hash of its files, or its commit on the hub."""
-    if lacking := missing(model):
-        raise InputError(lacking)
-    folder = Path(model)
-    if folder.is_dir():
-        files = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".json", ".txt"})
-        whole = "".join(f"{p.name} {images.sha256(p)}\n" for p in files)
-        return "blip:" + hashlib.sha256(whole.encode()).hexdigest()
-    file = _cached(model, WEIGHTS)
-    assert file is not None  # nothing is missing
-    return f"blip:{model}@{file.parent.name}"
-
-
-def _cached(model: str, file: str) -> Path | None:
-    """A file of a hub id in the hub's cache, `.../snapshots/<commit>/<file>`, without asking the hub."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(model, file)
-    except HFValidationError:  # a path at which nothing is
-        return None
-    return Path(found) if isinstance(found, str) else None
+    return FILES.identity(model)
 
 
 # ---------------------------------------------------------------- the model
@@ -86,15 +57,14 @@ class Blip:
     @classmethod
     def load(cls, model: str) -> Blip:
         """Load a model; InputError if it is not on this machine."""
-        if lacking := missing(model):
-            raise InputError(lacking)
+        folder = FILES.folder(model)
         import torch
         from transformers import BlipForConditionalGeneration, BlipProcessor
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        processor = BlipProcessor.from_pretrained(model, local_files_only=True)
+        processor = BlipProcessor.from_pretrained(folder, local_files_only=True)
         net = BlipForConditionalGeneration.from_pretrained(
-            model, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
         return cls(processor, net.eval().requires_grad_(False).to(device), device)
 
@@ -112,27 +82,16 @@ class Blip:
 
         Where the GPU's memory does not hold a batch, it is halved and the rest goes on so.
         """
-        import torch
-
         room = int(self.net.config.text_config.max_position_embeddings)
-        lengths = {"min_length": min(min_length, room), "max_length": min(max_length, room)}
-        done: list[str] = []
-        while len(done) < len(images):
-            some = [p.convert("RGB") for p in images[len(done) : len(done) + batch]]
-            try:
-                done += self._describe(some, prompt, num_beams=beams, do_sample=False, **lengths)
-            except torch.cuda.OutOfMemoryError:
-                if len(some) == 1:
-                    raise
-                torch.cuda.empty_cache()
-                batch = len(some) // 2
-        return done
+        how = {"num_beams": beams, "min_length": min(min_length, room), "max_length": min(max_length, room)}
+        return in_batches(images, batch, lambda some: self._describe(some, prompt, do_sample=False, **how))
 
-    def _describe(self, pictures: list[Image.Image], prompt: str, **how: Any) -> list[str]:
+    def _describe(self, pictures: Sequence[Image.Image], prompt: str, **how: Any) -> list[str]:
         import torch
 
         texts = {"text": [prompt] * len(pictures)} if prompt else {}
-        inputs = self.processor(images=pictures, return_tensors="pt", **texts).to(self.device)
+        rgb = [picture.convert("RGB") for picture in pictures]
+        inputs = self.processor(images=rgb, return_tensors="pt", **texts).to(self.device)
         with torch.inference_mode():
             ids = self.net.generate(**inputs, **how)
         said = self.processor.batch_decode(ids, skip_special_tokens=True)

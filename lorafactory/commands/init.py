@@ -5,6 +5,7 @@ For example:
   lora init                       writes lorafactory.toml into the workspace
   lora init --models D:/ComfyUI/models
   lora init --fetch               CLIP and BLIP, about 2.5 GB, from the Hugging Face hub
+  lora init --fetch --tagger      the WD tagger too, 380 MB: tags for drawn pictures
 """
 
 from __future__ import annotations
@@ -39,13 +40,16 @@ def propose(space: Workspace, models: list[Path]) -> bool:
     return True
 
 
-def fetch() -> list[str]:
+def fetch(tagger: bool = False) -> list[str]:
     """Download what CLIP and BLIP lack, with size and progress; return one line per repository, with its commit."""
     clip, blip = encoders.get("clip"), captioners.get("blip")
     wanted = [
         ("CLIP", REAL_CLIP, clip.missing(REAL_CLIP), clip.sources(REAL_CLIP)),
         ("BLIP", REAL_BLIP, blip.missing(REAL_BLIP), blip.sources(REAL_BLIP)),
     ]
+    if tagger:
+        wd = captioners.get("wd")
+        wanted.append(("WD tagger", wd.MODEL, wd.missing(wd.MODEL), wd.sources(wd.MODEL)))
     return [
         f"{name}: {download(*sources)}" if lacking else f"{name} is here already: {model}"
         for name, model, lacking, sources in wanted
@@ -86,12 +90,13 @@ def go_online() -> None:
     "--models", multiple=True, type=click.Path(path_type=Path), help="Folder with your checkpoints; repeatable."
 )
 @click.option("--fetch", "fetching", is_flag=True, help="Download what CLIP and BLIP lack.")
+@click.option("--tagger", is_flag=True, help="With --fetch: the WD tagger too, for `lora caption --captioner wd`.")
 @workspace_option
-def command(models: tuple[Path, ...], fetching: bool, workspace: Path | None) -> None:
+def command(models: tuple[Path, ...], fetching: bool, tagger: bool, workspace: Path | None) -> None:
     space = find_workspace(workspace)
     written = propose(space, list(models))
     click.echo(f"{space.config_path} {'written' if written else 'is there already and is left as it is'}")
     for checkpoint in checkpoints(find_workspace(workspace)):
         click.echo(f"  found {checkpoint.name}")
-    for line in fetch() if fetching else []:
+    for line in fetch(tagger) if fetching else []:
         click.echo(line)

@@ -4,6 +4,7 @@
 For example:
   lora make demo
   lora make anna --from photos --base ponyDiffusionV6XL --class woman
+  lora make anna --from set.zip        a zip, or a folder that another tool made, with its captions and repeats
   lora make anna --to caption          stop to let you look; `lora make anna` goes on
   lora make anna --set train.epochs=8  kept in loras/anna/lora.toml
 """
@@ -12,15 +13,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lorafactory import chain, images, settings, step, trigger, workspace
+from lorafactory import chain, images, settings, sidecars, step, trigger, unzip, workspace
 from lorafactory.errors import InputError, NoSavePasses, Problem, raise_all
-from lorafactory.files import whole
+from lorafactory.files import whole, write_whole
 from lorafactory.options import assignments, header_options, header_values, nested, workspace_option
 from lorafactory.report import write_report
 from lorafactory.step import Result, Work
@@ -34,37 +36,51 @@ COMPANIONS = (".txt", ".caption", ".json")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the pictures come from: `there` (go on), `drop`, `from` or `demo`."""
+    """Where the pictures come from: `there` (go on), `drop`, `zip` (a drop too), `from` or `demo`."""
 
     how: str
     folder: Path
+    packed: Path | None = None
+    """The zip that `folder` was unpacked from."""
 
 
-def find_origin(space: Workspace, place: LoraDir, given: Path | None) -> Origin:
-    """loras/NAME, then inbox/NAME, then --from; InputError with the three ways if there is none."""
+def find_origin(
+    space: Workspace, place: LoraDir, given: Path | None, unpacked: ExitStack, *, draws: bool = False
+) -> Origin:
+    """loras/NAME, then inbox/NAME, then --from; InputError with the three ways if there is none.
+
+    None is needed where the recipe `draws` its pictures. A zip is unpacked into a folder that is gone when `unpacked`
+    is closed.
+    """
     if given is not None:
         given = given.expanduser()
-        if not given.is_dir():
-            raise InputError(f"--from {given}: no such folder")
-        if not images.find_sources(given):
+        packed = given if given.is_file() else None
+        if not packed and not given.is_dir():
+            raise InputError(f"--from {given}: no such folder or zip")
+        folder = unpacked.enter_context(unzip.unpacked(packed)) if packed else given
+        if not images.find_sources(folder):
             raise InputError(
                 f"--from {given}: no picture in it (jpg, png, webp, ... are looked for, also in subfolders)"
             )
-        return Origin("from", given)
+        return Origin("from", folder, packed)
     begun = place.images.is_dir() or bool(images.find_sources(place.source))
     if begun or (place.root.is_dir() and place.name != DEMO):
         return Origin("there", place.source)
     drop = space.inbox / place.name
+    if not drop.is_dir() and (packed := space.inbox / f"{place.name}.zip").is_file():
+        return replace(find_origin(space, place, packed, unpacked), how="zip")
     if drop.is_dir():
         if not images.find_sources(drop):
             raise InputError(f"{drop}: no picture in it")
         return Origin("drop", drop)
     if place.name == DEMO:
         return Origin("demo", place.source)
+    if draws:
+        return Origin("there", place.source)
     raise InputError(
         f"nothing to make {place.name} from. One of:\n"
-        f"    lora make {place.name} --from FOLDER      a folder of pictures; they are copied\n"
-        f"    put the pictures into {drop}\n"
+        f"    lora make {place.name} --from FOLDER      a folder or zip of pictures; they are copied\n"
+        f"    put the pictures into {drop}, or {drop}.zip\n"
         f"    put the pictures into {place.source}"
     )
 
@@ -80,17 +96,28 @@ def take_in(origin: Origin, place: LoraDir) -> int:
         return len(images.find_sources(place.source))
     if origin.how == "demo":
         return workspace.draw_demo(place.source)
-    if origin.how != "from":
+    if origin.how not in ("from", "zip"):
         return 0
+    new = copy_new(origin.folder, place)
+    if origin.how == "zip" and origin.packed:
+        shutil.move(str(origin.packed), str(free_path(place.source / origin.packed.name)))
+    return new
+
+
+def copy_new(folder: Path, place: LoraDir) -> int:
+    """Copy the originals of a folder that source/ does not have, with what belongs to them; return how many."""
     have = {images.sha256(p) for p in images.find_sources(place.source)}
-    new = [p for p in images.find_sources(origin.folder) if images.sha256(p) not in have]
+    new = [p for p in images.find_sources(folder) if images.sha256(p) not in have]
     for path in new:
-        target = free_path(place.source / path.relative_to(origin.folder))
+        target = free_path(place.source / path.relative_to(folder))
         target.parent.mkdir(parents=True, exist_ok=True)
         for companion in (path, *(path.with_suffix(s) for s in COMPANIONS)):
             if companion.is_file():
                 with whole(target.with_suffix(companion.suffix)) as part:
                     shutil.copyfile(companion, part)
+        listed = sidecars.listed(path, folder)  # a text beside is what stays with a picture that gets another name
+        if listed and not any(target.with_suffix(s).exists() for s in sidecars.CAPTIONS):
+            write_whole(target.with_suffix(".txt"), (listed + "\n").encode())
     return len(new)
 
 
@@ -124,8 +151,23 @@ def make(
     space: Workspace, name: str, *, given: Path | None, told: dict[str, Any], to: str | None, force: bool
 ) -> dict[str, Result]:
     """Run the chain for one LoRA and publish what it chose. `told` is kept in lora.toml, by dotted keys."""
-    place = space.lora(name)
-    origin = find_origin(space, place, given)
+    with ExitStack() as unpacked:
+        return make_from(space, space.lora(name), given=given, told=told, to=to, force=force, unpacked=unpacked)
+
+
+def make_from(
+    space: Workspace,
+    place: LoraDir,
+    *,
+    given: Path | None,
+    told: dict[str, Any],
+    to: str | None,
+    force: bool,
+    unpacked: ExitStack,
+) -> dict[str, Result]:
+    """`make` with a place for what has to be unpacked until it is copied."""
+    draws = bool(settings.effective(space, place, nested(told)).table("generate"))
+    origin = find_origin(space, place, given, unpacked, draws=draws)
     values = asked(space, place, origin, told)
     work = Work(space, place, settings.effective(space, place, nested(values)), incoming=origin.folder)
     links = chain.links(work, to)
@@ -140,6 +182,7 @@ def make(
             click.echo(f"lora.toml {change}")
         if new := take_in(origin, place):
             click.echo(f"source: {new} new pictures")
+        unpacked.close()
         work = replace(work, incoming=None)
         with Store(space.record) as store:
             results = chain.run(work, links, store, force=force, say=lambda result: click.echo(result.summary))
@@ -198,7 +241,7 @@ def closing(work: Work, results: dict[str, Result], verdict: dict[str, Any]) -> 
 @click.command(help=__doc__)
 @click.argument("name")
 @click.option(
-    "--from", "given", type=click.Path(path_type=Path), help="Folder of pictures to copy into the LoRA's source/."
+    "--from", "given", type=click.Path(path_type=Path), help="Folder or zip of pictures to copy into source/."
 )
 @click.option("--to", help="Stop after this step: " + ", ".join(chain.CHAIN) + ".")
 @click.option("--set", "pairs", multiple=True, metavar="TABLE.KEY=VALUE", help="A setting, kept in lora.toml.")
@@ -226,6 +269,6 @@ def command(
     if text is not None:
         told["caption.text"] = text
     if no_clip:
-        told |= dict.fromkeys(("dedupe.no_clip", "filter.no_clip"), True)
+        told |= dict.fromkeys(("dedupe.no_clip", "filter.no_clip", "caption.no_clip"), True)
         to = to or "train"
     make(space, name, given=given, told=told, to=to, force=force)

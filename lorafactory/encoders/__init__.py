@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 """Iterates over the first argument under a bar that is called as the second says, as `Work.track` does."""
+Opened = Callable[["Picture"], "Image.Image | None"]
+"""Decodes a picture; None if it cannot be."""
 
 
 class Encoder(Protocol):
@@ -51,6 +53,14 @@ class Kind(Protocol):
 
     def embed(self, pictures: Sequence[Picture], model: str, cache: Path, track: Track = ...) -> NDArray[float32]:
         """Return one row per picture, from the cache where the same bytes were seen before."""
+
+    def rows(
+        self, pictures: Sequence[Picture], model: str, cache: Path, opened: Opened, track: Track = ...
+    ) -> dict[str, NDArray[float32]]:
+        """Return the same by sha256; `opened` is asked, in threads, for pictures that were not seen before."""
+
+    def read(self, texts: Sequence[str], model: str, cache: Path) -> NDArray[float32]:
+        """Return one row per text, from the cache where the same was read before."""
 
 
 def names() -> list[str]:

@@ -6,26 +6,24 @@ Nothing is downloaded here: a model is a folder, or a file that is in the hub's 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lorafactory import images
+from lorafactory.encoders._memory import Memory, ahead, batches
 from lorafactory.errors import InputError, SettingsError
-from lorafactory.files import write_whole
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from lorafactory.dataset import Picture
-    from lorafactory.encoders import Track
+    from lorafactory.encoders import Opened, Track
 
-T = TypeVar("T")
 BATCH = 32
 FOLDER = "folder:"
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -129,14 +127,21 @@ class Clip:
 
     def encode_images(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Return one row of length 1 per picture."""
+        return _rows([self.encode_prepared([self.prepare(p) for p in some]) for some in batches(pictures, BATCH)])
+
+    def prepare(self, picture: Image.Image) -> Any:
+        """Bring a picture to the model's size and range; what threads can do."""
+        return self.transform(picture.convert("RGB"))
+
+    def encode_prepared(self, prepared: Sequence[Any]) -> NDArray[np.float32]:
+        """Return one row of length 1 per picture that went through `prepare`, all at once."""
         import torch
 
-        rows = []
+        if not prepared:
+            return _rows([])
         with torch.inference_mode():
-            for some in batches(pictures, BATCH):
-                pixels = torch.stack([self.transform(p.convert("RGB")) for p in some])
-                rows.append(self.net.encode_image(pixels.to(self.device), normalize=True).float().cpu().numpy())
-        return _rows(rows)
+            pixels = torch.stack(list(prepared)).to(self.device)
+            return _rows([self.net.encode_image(pixels, normalize=True).float().cpu().numpy()])
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one row of length 1 per text; what is beyond the model's context is not read."""
@@ -181,10 +186,6 @@ def _rows(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, 0), np.float32)
 
 
-def batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    return [items[i : i + size] for i in range(0, len(items), size)]
-
-
 # ---------------------------------------------------------------- by content
 
 
@@ -193,38 +194,53 @@ def plain(items: Sequence[Any], what: str) -> Iterable[Any]:
     return items
 
 
-def embed(pictures: Sequence[Picture], model: str, cache: Path, track: Track = plain) -> NDArray[np.float32]:
-    """Return one row per picture; the model is loaded only for bytes it has not seen before.
+def whole(picture: Picture) -> Image.Image:
+    return images.load(picture.path)
 
-    Vectors are kept in `cache/embeddings` by the hash of the file and the model's identity, and written batch by
-    batch, so an interrupted run goes on where it was.
-    """
+
+def embed(pictures: Sequence[Picture], model: str, cache: Path, track: Track = plain) -> NDArray[np.float32]:
+    """Return one row per picture; Unreadable if one is broken. Otherwise as `rows`."""
     if not pictures:
         return np.zeros((0, 0), np.float32)
-    about, folder = identity(model), cache / "embeddings"
-    files = [folder / f"{hashlib.sha256(f'{p.sha256} {about}'.encode()).hexdigest()}.npy" for p in pictures]
-    rows = [_read(file) for file in files]
-    unseen = [i for i, row in enumerate(rows) if row is None]
-    if unseen:
-        folder.mkdir(parents=True, exist_ok=True)
-        clip = Clip.load(model)
-        for some in track(batches(unseen, BATCH), "looking with CLIP"):
-            fresh = clip.encode_images([images.load(pictures[i].path) for i in some])
-            for i, row in zip(some, fresh, strict=True):
-                _write(files[i], row)
-                rows[i] = row
-    return np.stack([row for row in rows if row is not None])
+    found = rows(pictures, model, cache, whole, track)
+    return np.stack([found[p.sha256] for p in pictures])
 
 
-def _read(file: Path) -> NDArray[np.float32] | None:
-    try:
-        row = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return row if row.ndim == 1 and row.dtype == np.float32 else None
+def rows(
+    pictures: Sequence[Picture], model: str, cache: Path, opened: Opened, track: Track = plain
+) -> dict[str, NDArray[np.float32]]:
+    """Return the row of every picture by its sha256; the model is loaded only for bytes it has not seen before.
+
+    `opened` decodes a picture, in a thread while the model looks at others; where it gives None there is no row.
+    Rows are kept by the hash of the file and the model's identity, and written batch by batch, so that an
+    interrupted run goes on where it was.
+    """
+    memory = Memory(cache / "embeddings", identity(model))
+    found = {p.sha256: row for p in pictures if (row := memory.get(p.sha256)) is not None}
+    unseen = list({p.sha256: p for p in pictures if p.sha256 not in found}.values())
+    if not unseen:
+        return found
+    clip = Clip.load(model)
+
+    def prepared(picture: Picture) -> tuple[str, Any]:
+        image = opened(picture)
+        return picture.sha256, None if image is None else clip.prepare(image)
+
+    for _, made in zip(track(batches(unseen, BATCH), "looking with CLIP"), ahead(unseen, prepared, BATCH), strict=True):
+        ready = {sha: pixels for sha, pixels in made if pixels is not None}
+        fresh = clip.encode_prepared(list(ready.values()))
+        for sha, row in zip(ready, fresh, strict=True):
+            memory.put(sha, row)
+            found[sha] = row
+    return found
 
 
-def _write(file: Path, row: NDArray[np.float32]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, row, allow_pickle=False)
-    write_whole(file, buffer.getvalue())
+def read(texts: Sequence[str], model: str, cache: Path) -> NDArray[np.float32]:
+    """Return one row per text, comparable with those of pictures, from the cache where it was read before."""
+    memory = Memory(cache / "embeddings", identity(model))
+    found = {text: memory.get(f"text {text}") for text in texts}
+    if unread := [text for text, row in found.items() if row is None]:
+        for text, row in zip(unread, Clip.load(model).encode_texts(unread), strict=True):
+            memory.put(f"text {text}", row)
+            found[text] = row
+    return _rows([row[None] for text in texts if (row := found[text]) is not None])

@@ -9,35 +9,20 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from lorafactory.errors import BaseError, SettingsError
+from lorafactory.errors import SettingsError
+from lorafactory.families._inspect import Found, detect, header, inspect
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-# Keys of a one-file checkpoint that tell the architectures apart. All of a family's must be there.
-MARKERS = {
-    "sd15": (
-        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
-        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
-    ),
-    "sdxl": (
-        "model.diffusion_model.label_emb.0.0.weight",
-        "conditioner.embedders.1.model.token_embedding.weight",
-    ),
-    "sd2": ("cond_stage_model.model.token_embedding.weight",),
-}
-PIPELINES = {
-    "StableDiffusionPipeline": "sd15",
-    "StableDiffusionXLPipeline": "sdxl",
-}
+__all__ = ["Base", "Family", "Found", "Frame", "Schedule", "detect", "get", "header", "inspect", "names"]
 
 
 class Schedule(Protocol):
@@ -58,7 +43,8 @@ class Frame:
     original: tuple[int, int]
     """Width, height of the file."""
     crop: tuple[int, int]
-    """Left, top."""
+    """Left, top: not of the real cut, but where the picture would lie if the bucket held the whole of it (sd-scripts'
+    `get_crop_ltrb`), so a picture that loses its edges counts as one that was not cut."""
     target: tuple[int, int]
     """Width, height of the bucket."""
 
@@ -109,16 +95,37 @@ class Family(Protocol):
     targets: Mapping[str, tuple[str, ...]]
     """Class names of the blocks whose layers an adapter may change: `attention`, `resnet`, `text`."""
 
-    def load(self, path: Path, *, dtype: torch.dtype | None = None, device: str = "cpu") -> Base:
-        """Load a diffusers folder or a one-file checkpoint, offline, frozen and in evaluation mode."""
+    def load(
+        self,
+        path: Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: str = "cpu",
+        vae: Path | None = None,
+        prediction: str | None = None,
+    ) -> Base:
+        """Load a diffusers folder or a one-file checkpoint, offline, frozen and in evaluation mode.
+
+        `vae` is a file or folder whose VAE is used instead; `prediction` says what the base was taught to answer
+        where it does not (`inspect`). `dtype` is fp32 where not given.
+        """
 
     def encode_images(self, base: Base, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the scaled latents (n, c, h/8, w/8) of pixels (n, 3, h, w) in -1..1."""
 
     def encode_captions(
-        self, base: Base, captions: Sequence[str], frames: Sequence[Frame], *, clip_skip: int = 1
+        self,
+        base: Base,
+        captions: Sequence[str],
+        frames: Sequence[Frame],
+        *,
+        clip_skip: int = 1,
+        max_tokens: int = 75,
     ) -> dict[str, Tensor]:
-        """Everything a model call needs beside latents and timesteps; each value has one row per caption."""
+        """Everything a model call needs beside latents and timesteps; each value has one row per caption.
+
+        What of a caption is beyond `max_tokens` (75, 150 or 225) is cut off.
+        """
 
     def predict(self, base: Base, noisy: Tensor, t: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """What the denoiser says of noisy latents (n, c, h, w), in fp32; compare with `schedule.target`."""
@@ -142,61 +149,3 @@ def get(name: str) -> Family:
     if name not in names():
         raise SettingsError(f"There is no base-model family {name!r}. Known: {', '.join(names())}.")
     return cast(Family, importlib.import_module(f"{__name__}.{name}"))
-
-
-def detect(path: Path) -> str:
-    """Say the family of a base from little of it: `model_index.json`, or the header of a checkpoint."""
-    if path.is_dir():
-        found = _family_of_folder(path)
-    elif path.suffix == ".safetensors" and path.is_file():
-        found = _family_of_checkpoint(path)
-    elif not path.exists():
-        raise BaseError(f"{path}: there is no such base model.")
-    else:
-        raise BaseError(
-            f"{path}: not a base this can load. Bring a .safetensors checkpoint or a diffusers folder; "
-            "a .ckpt can hold programs and is never opened."
-        )
-    if found not in names():
-        raise BaseError(f"{path}: a base of family {found}, which is not supported. Known: {', '.join(names())}.")
-    return found
-
-
-def _family_of_folder(path: Path) -> str:
-    index = path / "model_index.json"
-    if not index.is_file():
-        raise BaseError(f"{path}: not a diffusers folder, it has no model_index.json.")
-    try:
-        pipeline = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BaseError(f"{index}: cannot be read ({error}).") from error
-    return PIPELINES.get(pipeline, str(pipeline))
-
-
-def _family_of_checkpoint(path: Path) -> str:
-    try:
-        keys = header(path).keys()
-    except (ValueError, struct.error, OSError) as error:
-        raise BaseError(f"{path}: not a whole .safetensors file ({error}). Download it again.") from error
-    for family, markers in MARKERS.items():
-        if all(marker in keys for marker in markers):
-            return family
-    if any(key.startswith(("lora_", "lycoris_")) for key in keys):
-        raise BaseError(f"{path}: this is a LoRA; a base model is needed.")
-    raise BaseError(f"{path}: no base model was recognised in it (is it only a UNet or a VAE?).")
-
-
-def header(path: Path) -> dict[str, Any]:
-    """Read the header of a safetensors file: name -> dtype, shape, offsets; no tensor is read."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > size - 8:
-            raise ValueError(f"the header needs {length} bytes and the file has {size}")
-        found = json.loads(file.read(length))
-    if not isinstance(found, dict):
-        raise ValueError("the header is no table")
-    end = max((v["data_offsets"][1] for k, v in found.items() if k != "__metadata__"), default=0)
-    if end + 8 + length != size:
-        raise ValueError(f"{end + 8 + length} bytes expected, {size} found")
-    return found

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from lorafactory.errors import BaseError
+from lorafactory.families._inspect import refuse
 
 # What these schedulers share and what decides training; the rest is about sampling.
 FIELDS = (
@@ -29,14 +29,10 @@ class Ddpm:
     def __init__(self, config: Mapping[str, Any], where: str) -> None:
         settings = {name: config[name] for name in FIELDS if name in config}
         self.prediction_type: str = settings.get("prediction_type", "epsilon")
-        if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise BaseError(f"{where}: prediction type {self.prediction_type!r} cannot be trained.")
         scheduler = DDPMScheduler(**settings)
         self.num_timesteps: int = scheduler.config.num_train_timesteps
         self.alphas_cumprod: Tensor = scheduler.alphas_cumprod
-        if self.prediction_type == "epsilon" and float(self.alphas_cumprod[-1]) == 0:
-            # the noise cannot be the answer where the picture is all noise: every weight would be 0/0
-            raise BaseError(f"{where}: zero terminal SNR needs v_prediction, its scheduler says epsilon.")
+        refuse(where, self.prediction_type, zero_snr=float(self.alphas_cumprod[-1]) == 0)
 
     def _signal_noise(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(abar) and sqrt(1 - abar), shaped (n, 1, 1, 1)."""

@@ -1,37 +1,49 @@
-"""What the steps that judge pictures share: a look at each one, what CLIP needs, and how far an opinion may act.
+"""What the steps that judge pictures share: what CLIP needs, what was generated, and how far an opinion may act.
 
-Facts act, opinions flag: a broken, tiny or doubled picture is set aside; what statistics or CLIP think is only said,
-unless `act = "strict"`, and then within `room`.
+Facts act, opinions flag: a tiny or doubled picture is set aside; what statistics or CLIP think is only said, unless
+`act = "strict"`, the picture was generated or a person named the rule, and then within `room`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lorafactory import encoders, images
 from lorafactory.dataset import Picture
 from lorafactory.errors import LoraError, Problem
 from lorafactory.past import BY_HAND
 from lorafactory.step import Work
+from lorafactory.steps._import import synthetic_prompt
+from lorafactory.steps._looks import Seen
 
 FLOOR = 10
 """Pictures below which opinions take nothing out of a set."""
 SHARE = 3
 """Opinions take at most one in so many pictures out of a set."""
-OPINIONS = frozenset({"similar", "mirrored", "blurred", "dark", "light", "flat", "ratio", "outlier"})
+OPINIONS = frozenset(
+    (
+        "similar",
+        "mirrored",
+        "blurred",
+        "dark",
+        "light",
+        "flat",
+        "ratio",
+        "grey",
+        "text",
+        "outlier",
+        "prompt",
+        "unwanted",
+    )
+)
 """Folders of `set_aside/` that opinions fill."""
 POCKET_SIDE = 96
-LOOKED_AT_PX = 512
-"""Sharpness is judged at this longer side: what a trainer sees of a picture, not what a camera saved."""
-REACH_PX = 4
-"""How far from an edge sharpness looks for the two levels that the edge parts."""
 
 
 # ---------------------------------------------------------------- checks
@@ -66,42 +78,20 @@ def _size(path: Path) -> tuple[int, int]:
         return (0, 0)
 
 
-# ---------------------------------------------------------------- looking
+# ---------------------------------------------------------------- generated pictures
 
 
-def sharpness(image: Image.Image) -> float:
-    """How much of a strong edge's height lies between two neighbouring pixels: 1 is a step, 0.1 a fog.
-
-    Only edges at least half as strong as the strongest count, and the sharpest tenth of them, so neither a plain
-    background nor a soft one behind a sharp subject makes a picture blurred, and contrast and size cancel out.
-    Measured at 512 pixels: photographs 0.43 to 0.95, the same after a Gaussian of 2 pixels 0.21 to 0.31.
-    """
-    small = image.copy()
-    small.thumbnail((LOOKED_AT_PX, LOOKED_AT_PX), Image.Resampling.BOX)
-    values = np.asarray(small.convert("RGB"), dtype=np.int16)
-    reach = 2 * REACH_PX + 1
-    if min(values.shape[:2]) <= reach:
-        return 1.0
-    height = _over(values, reach, np.maximum) - _over(values, reach, np.minimum)
-    steps = np.zeros_like(values)
-    steps[:, 1:] = np.abs(np.diff(values, axis=1))
-    steps[1:] = np.maximum(steps[1:], np.abs(np.diff(values, axis=0)))
-    edges = height >= max(0.5 * float(height.max()), 8)
-    if not edges.any():
-        return 1.0
-    return float(np.percentile(_over(steps, reach, np.maximum)[edges] / height[edges], 90))
+def prompts_of(work: Work) -> dict[str, str]:
+    """Name of every generated picture to its prompt: as it was imported, or by the `.json` beside it."""
+    if work.place.owned:
+        return dict(work.past.synthetic)
+    return {p.name: told for p in work.set.pictures if (told := synthetic_prompt(p.path)) is not None}
 
 
-def _over(values: NDArray[np.int16], reach: int, pick: np.ufunc) -> NDArray[np.int16]:
-    """`pick` over every window of reach x reach, doubling the window as long as it fits."""
-    for axis in (0, 1):
-        width = 1
-        while width < reach:
-            step = min(width, reach - width)
-            size = values.shape[axis] - step
-            values = pick(values.take(range(size), axis), values.take(range(step, size + step), axis))
-            width += step
-    return values
+def acting(work: Work, act: str) -> Callable[[Picture], bool]:
+    """Whether an opinion may set a picture aside: with `strict` every one, with `auto` the generated ones."""
+    generated = prompts_of(work) if act == "auto" else {}
+    return lambda picture: act == "strict" or picture.name in generated
 
 
 # ---------------------------------------------------------------- acting
@@ -113,7 +103,16 @@ class Verdicts:
 
     work: Work
     lines: list[str] = field(default_factory=list)
-    data: dict[str, list[str]] = field(default_factory=lambda: {"set_aside": [], "flagged": []})
+    data: dict[str, list[Any]] = field(default_factory=lambda: {"set_aside": [], "flagged": [], "findings": []})
+
+    def unreadable(self, seen: Seen) -> None:
+        broken = [p for p in self.work.set.pictures if p.name in seen.unreadable] if seen.unreadable else []
+        for picture in broken:
+            self.flag(picture, "unreadable", seen.unreadable[picture.name])
+
+    def found(self, picture: Picture, tier: str, **told: Any) -> None:
+        """Say for machines why a picture is set aside or flagged."""
+        self.data["findings"].append({"picture": picture.name, "rule": tier, **told})
 
     def kept_by_hand(self, picture: Picture, otherwise: str) -> bool:
         """True, and recorded, if a person has put this picture back: it stays, whatever is thought of it."""

@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lorafactory import families, images
-from lorafactory.dataset import Picture
+from lorafactory.dataset import Picture, Subset
 from lorafactory.errors import LoraError, Problem, SettingsError
 from lorafactory.files import whole, write_whole
 from lorafactory.step import Result, StepSettings, Work, model_identity
-from lorafactory.training.plan import Example, Plan, plan
+from lorafactory.training.plan import Example, Plan, plan, saved_epochs
 from lorafactory.training.plan import check as plan_check
 from lorafactory.training.settings import TrainSettings
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MODELS = ("base",)
 HEADER = ("trigger",)
+NEVER_MIRRORED = ("person", "character")
 
 
 class Settings(TrainSettings, StepSettings):
@@ -48,33 +49,39 @@ def check(work: Work, s: Settings) -> list[Problem]:
     problems: list[Problem] = []
     try:
         if work.models.base is not None:
-            families.detect(work.models.base)
+            families.inspect(work.models.base)
         problems = [Problem(f"train: {text}", error=SettingsError) for text in plan_check(s)]
         if work.set.pictures and not problems:
             plan(split(work, s)[0], s)
     except LoraError as error:
         problems.append(Problem(str(error), error=type(error)))
+    kind = work.recipe.header.kind
+    if s.flip and kind in NEVER_MIRRORED and not s.force_flip:
+        text = f"train.flip would mirror a {kind}, and its left and right sides differ"
+        problems.append(Problem(text, "turn flip off, or --force-flip if it may be so", error=SettingsError))
     if s.holdout and work.set.pictures and s.holdout >= len(work.set.pictures):
         problems.append(Problem(f"train.holdout = {s.holdout} leaves no picture to train on", "make it smaller"))
     return problems
 
 
 def sees(work: Work, s: Settings) -> dict[str, str]:
-    """Images, captions, and how often each is repeated."""
+    """Images, captions, masks, and how often each is repeated."""
     seen = {}
     for subset in work.set.subsets:
         for picture in subset.pictures:
             told = f"{picture.sha256} {subset.repeats} {picture.caption}"
+            if (mask := mask_of(work, picture, s)) is not None:
+                told += f" {images.sha256(mask)}"
             seen[picture.name] = hashlib.sha256(told.encode()).hexdigest()
     return seen
 
 
 def outputs(work: Work, s: Settings) -> list[Path]:
-    return [work.place.result / file_name(work, epoch) for epoch in saved_epochs(s)]
-
-
-def saved_epochs(s: Settings) -> list[int]:
-    return [e for e in range(1, s.epochs + 1) if e == s.epochs or e % s.save_every_epochs == 0]
+    if not s.max_steps:
+        saves = saved_epochs(s.epochs, s.save_every_epochs)
+    else:
+        saves = plan(split(work, s)[0], s).saves if work.set.pictures else ()
+    return [work.place.result / file_name(work, epoch) for epoch in saves]
 
 
 def file_name(work: Work, epoch: int) -> str:
@@ -89,32 +96,44 @@ def plan_line(work: Work, s: Settings) -> str:
 
 def say_plan(counted: Plan, s: Settings) -> str:
     mean = f"{counted.repeats:.1f}".removesuffix(".0")
+    more = f" and {counted.reg_samples} of regularisation" if counted.reg_samples else ""
     return (
-        f"{counted.images} images x {mean} repeats x {counted.epochs} epochs / batch {s.batch} = "
+        f"{counted.images} images x {mean} repeats{more} x {counted.epochs} epochs / batch {s.batch} = "
         f"{counted.steps} steps, {len(counted.saves)} saves, {len(counted.per_bucket)} bucket"
         + ("s" if len(counted.per_bucket) > 1 else "")
     )
 
 
+def mask_of(work: Work, picture: Picture, s: Settings) -> Path | None:
+    """The picture's mask, if there is one and it is to act."""
+    path = (work.place.masks / picture.name).with_suffix(".png")
+    return path if s.masked_loss and path.is_file() else None
+
+
 def split(work: Work, s: Settings) -> tuple[list[Example], list[Example]]:
     """What is trained on, and what is held out: the pictures whose hash is smallest, so the choice is stable."""
-    pairs = [(example(work, p, subset.repeats), p.sha256) for subset in work.set.subsets for p in subset.pictures]
-    out = {sha for _, sha in sorted(pairs, key=lambda pair: pair[1])[: s.holdout]}
-    return [e for e, sha in pairs if sha not in out], [e for e, sha in pairs if sha in out]
+    examples = [example(work, p, subset, s) for subset in work.set.subsets for p in subset.pictures]
+    out = set(sorted(e.sha256 for e in examples if not e.reg)[: s.holdout])
+    held_out = [e for e in examples if e.sha256 in out and not e.reg]
+    return [e for e in examples if e not in held_out], held_out
 
 
-def example(work: Work, picture: Picture, repeats: int) -> Example:
-    """A picture as the trainer wants it; one without a caption is called by the trigger alone."""
+def example(work: Work, picture: Picture, subset: Subset, s: Settings) -> Example:
+    """A picture as the trainer wants it; without a caption it is called by the trigger, in reg/ by its class."""
     width, height = images.size(picture.path)
     caption = picture.caption
+    mask = mask_of(work, picture, s)
     return Example(
         name=picture.name,
         path=picture.path,
         sha256=picture.sha256,
-        caption=work.trigger if caption is None else caption,
-        repeats=repeats,
+        caption=(subset.word if subset.reg else work.trigger) if caption is None else caption,
+        repeats=subset.repeats,
         width=width,
         height=height,
+        trigger="" if subset.reg else work.trigger,
+        reg=subset.reg,
+        mask=mask,
     )
 
 
@@ -150,7 +169,7 @@ def run(work: Work, s: Settings) -> Result:
             progress.update(task, completed=step, description=f"train, loss {smooth(losses):.4f}")
 
         outcome = loop.train(
-            base, shown, s, cache=work.workspace.cache / "latents", on_step=on_step, on_save=on_save, held_out=held_out
+            base, shown, s, cache=work.workspace.cache, on_step=on_step, on_save=on_save, held_out=held_out
         )
     write_losses(log / "loss.csv", losses)
     if outcome.holdout_before is not None:

@@ -7,6 +7,7 @@ and become a change of weights again.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -113,12 +114,18 @@ def attach(
 
 def _inject(part: nn.Module, sizes: Mapping[str, Size]) -> None:
     first = next(iter(sizes.values()))
+    # one expression per size: peft compiles one per layer anew for every layer, 100 s for a LoCon of SDXL
+    others = {
+        f"^({'|'.join(re.escape(path) for path, own in sizes.items() if own == size)})": size
+        for size in dict.fromkeys(sizes.values())
+        if size != first
+    }
     config = LoraConfig(
         target_modules=list(sizes),
         r=first.rank,
         lora_alpha=first.alpha,  # annotated int; any number works and is kept
-        rank_pattern={f"^{path}": size.rank for path, size in sizes.items() if size.rank != first.rank},
-        alpha_pattern={f"^{path}": size.alpha for path, size in sizes.items() if size.alpha != first.alpha},
+        rank_pattern={pattern: size.rank for pattern, size in others.items()},
+        alpha_pattern={pattern: size.alpha for pattern, size in others.items()},
         lora_dropout=0.0,
         bias="none",
     )

@@ -7,7 +7,7 @@ BucketManager`. All sizes are (width, height) in pixels.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lorafactory.errors import InputError, SettingsError
 
@@ -21,7 +21,16 @@ class Fit:
     bucket: Size
     resized: Size
     crop: tuple[int, int]
-    """Left, top of the centre cut."""
+    """Left, top of the cut; that of the middle, unless it was moved."""
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """How far to the right and down, in pixels, the cut may begin."""
+        return self.resized[0] - self.bucket[0], self.resized[1] - self.bucket[1]
+
+    def at(self, left: int, top: int) -> Fit:
+        """The same with the cut somewhere else."""
+        return replace(self, crop=(left, top))
 
 
 def resolutions(side: int, smallest: int, largest: int, step: int) -> list[Size]:
@@ -94,3 +103,18 @@ def _down(x: float, step: int) -> int:
 
 def _error(width: int, height: int, aspect: float) -> float:
     return abs(width / height - aspect) if height else math.inf
+
+
+def letterbox(original: Size, bucket: Size, *, flip: bool = False) -> tuple[int, int]:
+    """Left, top of the crop that SDXL is told: the bars of the picture laid whole into its bucket, never negative.
+
+    Not where the picture was cut: kohya's rule (sd-scripts `BucketManager.get_crop_ltrb`), after Stability AI's own
+    training, for centre and random cuts alike; of a mirrored picture the bar on the right.
+    """
+    aspect = original[0] / original[1]
+    if bucket[0] / bucket[1] > aspect:
+        width, height = bucket[1] * aspect, float(bucket[1])
+    else:
+        width, height = float(bucket[0]), bucket[0] / aspect
+    left, top = (bucket[0] - width) // 2, (bucket[1] - height) // 2
+    return int(bucket[0] - left - width if flip else left), int(top)

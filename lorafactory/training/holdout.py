@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from lorafactory.families import Base, Family
-from lorafactory.training import latents, objective
+from lorafactory.training import captions, objective
 from lorafactory.training.conditioning import Words
+from lorafactory.training.latents import Pictures
 from lorafactory.training.plan import Example, fit_all, frame
 from lorafactory.training.precision import autocast
 from lorafactory.training.randomness import generator
@@ -24,10 +25,12 @@ class Holdout:
     def __init__(
         self, family: Family, base: Base, examples: Sequence[Example], settings: TrainSettings, cache: Path
     ) -> None:
+        """`cache` is the workspace's cache folder."""
         self.family, self.base, self.settings = family, base, settings
         fits = fit_all(examples, settings)
-        found = latents.all_of(family, base, [(e, fits[e.name]) for e in examples], cache=cache, flip=False)
-        self.pictures = [(e, frame(e, fits[e.name]), found[e.name, False][0]) for e in examples]
+        self.fitted = [(example, fits[example.name]) for example in examples]
+        latents = Pictures(family, base, settings, cache)
+        self.pictures = [(example, frame(example, fit), latents(example, fit)[0]) for example, fit in self.fitted]
 
     @torch.no_grad()
     def measure(self, words: Words) -> float | None:
@@ -40,19 +43,14 @@ class Holdout:
             width = self.base.schedule.num_timesteps / PAIRS
             draws = [generator(self.settings.seed, "holdout", example.name, pair) for pair in range(PAIRS)]
             times = [int((pair + torch.rand((), generator=g).item()) * width) for pair, g in enumerate(draws)]
-            noise = torch.stack([objective.noise(mean.shape, g) for g in draws]).to(self.base.device)
+            noise = torch.stack([torch.randn(mean.shape, generator=g) for g in draws]).to(self.base.device)
             t = torch.tensor(times, device=self.base.device)
             clean = mean.to(self.base.device).expand_as(noise)
             with autocast(self.base, self.settings.dtype):
-                conditioning = words([example.caption] * PAIRS, [place] * PAIRS)
-                losses = objective.ask(
-                    self.family,
-                    self.base,
-                    clean=clean,
-                    noise=noise,
-                    t=t,
-                    conditioning=conditioning,
-                    weight=torch.ones_like(t),
+                text = captions.steady(example.caption, self.settings)
+                conditioning = words([text] * PAIRS, [place] * PAIRS)
+                answer, target = objective.ask(
+                    self.family, self.base, clean=clean, noise=noise, t=t, conditioning=conditioning
                 )
-            total += float(losses.mean())
+            total += float((answer.float() - target.float()).pow(2).mean(dim=(1, 2, 3)).mean())
         return total / len(self.pictures)

@@ -1,100 +1,81 @@
-"""Latents, cached by content: what the picture, its cut, the VAE and the precision are, and nothing else.
-
-So an edited picture or another resolution can never meet an old entry, and equal pictures share one.
-"""
+"""Latents of pictures, cached by content: picture, cut, mirroring, VAE and precision, and nothing else."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from lorafactory import files, images
+from lorafactory import images
 from lorafactory.errors import FailedError
 from lorafactory.families import Base, Family
+from lorafactory.training import masks, pixels
 from lorafactory.training.buckets import Fit
+from lorafactory.training.cache import Cache, Entry
 from lorafactory.training.plan import Example
+from lorafactory.training.settings import TrainSettings
 
 Latents = tuple[Tensor, Tensor]
 """Mean and deviation (c, h, w), scaled, fp32, on the CPU."""
+FORMAT = 2
+"""Raised when the same picture gives other latents than before."""
 
 
-def cached(
-    family: Family,
-    base: Base,
-    example: Example,
-    fit: Fit,
-    *,
-    cache: Path,
-    flip: bool,
-) -> Latents:
-    """Read the latents of one picture from the cache folder, or make and keep them."""
-    file = cache / f"{_key(base, example, fit, flip=flip)}.safetensors"
-    try:
-        found = load_file(file)
+class Pictures:
+    """The latents of a run's pictures."""
+
+    def __init__(self, family: Family, base: Base, settings: TrainSettings, cache: Path) -> None:
+        """`cache` is the workspace's cache folder."""
+        self.family, self.base, self.settings = family, base, settings
+        # each random cut is rarely met twice: the disk may hold them, memory need not
+        most = 1 if settings.random_crop else None
+        self.cache = Cache(cache / "latents" if settings.cache == "disk" else None, most=most)
+        self.masks = Cache(None, most=most)
+
+    def prepare(
+        self,
+        examples: Sequence[tuple[Example, Fit]],
+        on_picture: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        """Encode every picture, and its mirror image with `flip`; random cuts are encoded when they are drawn."""
+        if self.settings.random_crop:
+            return
+        for done, (example, fit) in enumerate(examples, 1):
+            for mirrored in (False, True) if self.settings.flip else (False,):
+                self(example, fit, flip=mirrored)
+            on_picture(done, len(examples))
+
+    def __call__(self, example: Example, fit: Fit, *, flip: bool = False) -> Latents:
+        """Latents of one picture, cut as `fit` says."""
+        what = {
+            "format": FORMAT,
+            "image": example.sha256,
+            "bucket": fit.bucket,
+            "resized": fit.resized,
+            "crop": fit.crop,
+            "flip": flip,
+            "vae": self.base.vae_sha256,
+            "dtype": str(next(self.base.vae.parameters()).dtype),
+        }
+        found = self.cache.get(what, lambda: self._encode(example, fit, flip=flip))
         return found["mean"], found["std"]
-    except FileNotFoundError:
-        pass
-    except (safetensors.SafetensorError, KeyError):
-        file.unlink()  # a cache is safe to delete; a broken entry is made again
-    pixels = _pixels(example.path, fit, flip=flip)
-    mean, std = (x[0].float().cpu().contiguous() for x in family.encode_images(base, pixels[None]))
-    if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
-        raise FailedError(f"{example.path}: the VAE of {base.name} gives latents that are not finite.")
-    files.write_whole(file, save({"mean": mean, "std": std}))
-    return mean, std
 
+    def mask(self, example: Example, fit: Fit, *, flip: bool = False) -> Tensor | None:
+        """Weights (1, h, w) of the latents' cells, cut as they are; None where all of the picture is learned."""
+        file, factor = example.mask, self.base.latent_factor
+        if file is None or not self.settings.masked_loss:
+            return None
+        cells = (fit.bucket[0] // factor, fit.bucket[1] // factor)
+        what = {"name": example.name, "resized": fit.resized, "bucket": fit.bucket, "crop": fit.crop, "flip": flip}
+        return self.masks.get(what, lambda: {"mask": masks.weight(file, fit, cells, flip=flip)})["mask"]
 
-def all_of(
-    family: Family,
-    base: Base,
-    examples: Sequence[tuple[Example, Fit]],
-    *,
-    cache: Path,
-    flip: bool,
-    on_picture: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[tuple[str, bool], Latents]:
-    """Latents of every picture, and of its mirror image where `flip` says so, by (name, mirrored)."""
-    cache.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for done, (example, fit) in enumerate(examples, 1):
-        for mirrored in (False, True) if flip else (False,):
-            found[example.name, mirrored] = cached(family, base, example, fit, cache=cache, flip=mirrored)
-        on_picture(done, len(examples))
-    return found
-
-
-def _key(base: Base, example: Example, fit: Fit, *, flip: bool) -> str:
-    what = {
-        "format": 1,
-        "image": example.sha256,
-        "bucket": fit.bucket,
-        "resized": fit.resized,
-        "crop": fit.crop,
-        "flip": flip,
-        "vae": base.vae_sha256,
-        "dtype": str(next(base.vae.parameters()).dtype),
-    }
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-
-
-def _pixels(path: Path, fit: Fit, *, flip: bool) -> Tensor:
-    """Resize, cut and scale one picture to (3, h, w) in -1..1."""
-    image = images.load(path)
-    if image.size != fit.resized:
-        # antialiased both ways; sd-scripts shrinks with OpenCV's area filter, one more dependency
-        image = image.resize(fit.resized, Image.Resampling.LANCZOS)
-    left, top = fit.crop
-    image = image.crop((left, top, left + fit.bucket[0], top + fit.bucket[1]))
-    if flip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    array = np.asarray(image, dtype=np.float32) / 127.5 - 1
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+    def _encode(self, example: Example, fit: Fit, *, flip: bool) -> Entry:
+        array = pixels.cut(images.load(example.path), fit, flip=flip).astype(np.float32) / 127.5 - 1
+        batch = torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
+        mean, std = (x[0].float() for x in self.family.encode_images(self.base, batch))
+        if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
+            raise FailedError(f"{example.path}: the VAE of {self.base.name} gives latents that are not finite.")
+        return {"mean": mean, "std": std}

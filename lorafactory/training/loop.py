@@ -17,13 +17,14 @@ from torch import Tensor
 from lorafactory import families
 from lorafactory.errors import FailedError
 from lorafactory.families import Base
-from lorafactory.training import adapter, latents, objective, optimizers
+from lorafactory.training import adapter, forward, objective, optimizers
 from lorafactory.training.conditioning import Words
 from lorafactory.training.holdout import Holdout
+from lorafactory.training.latents import Pictures
 from lorafactory.training.order import batches
 from lorafactory.training.plan import Example, Item, Plan, plan
 from lorafactory.training.precision import autocast
-from lorafactory.training.randomness import generator, uniform
+from lorafactory.training.randomness import generator
 from lorafactory.training.settings import TrainSettings
 
 
@@ -63,16 +64,22 @@ def train(
     on_save: Callable[[Save], None] = lambda save: None,
     held_out: Sequence[Example] = (),
 ) -> Outcome:
-    """Train an adapter on a loaded base; each save is handed to `on_save`. The base is left as it was."""
+    """Train an adapter on a loaded base; each save is handed to `on_save`. The base is left as it was.
+
+    `cache` is the workspace's cache folder.
+    """
     run = plan(examples, settings)
     family = families.get(base.family)
+    objective.check(base, settings)
     fitted = [(example, run.fits[example.name]) for example in examples]
-    pictures = latents.all_of(family, base, fitted, cache=cache, flip=settings.flip)
+    pictures = Pictures(family, base, settings, cache)
+    pictures.prepare(fitted)
     holdout = Holdout(family, base, held_out, settings, cache)
-    words = Words(family, base, settings)
+    words = Words(family, base, settings, cache=cache, steps=run.steps)
+    words.prepare([*fitted, *holdout.fitted])
 
-    rates = {"unet": settings.lr, "text_encoder": settings.text_encoder_lr}
-    parts = [part for part, rate in rates.items() if rate > 0]
+    rates = settings.rates(base.parts)
+    parts = list(rates)
     matrices = adapter.attach(
         family,
         base,
@@ -100,7 +107,7 @@ def train(
                 loss = 0.0
                 for batch in group:
                     with autocast(base, settings.dtype):
-                        drawn = _losses(base, batch, pictures=pictures, words=words, settings=settings, epoch=epoch)
+                        drawn = forward.losses(base, batch, pictures, words, settings, epoch=epoch, step=len(losses))
                         share = drawn.sum() / seen
                     torch.autograd.backward(scaler.scale(share))
                     loss += float(share.detach())
@@ -123,41 +130,10 @@ def train(
                 on_save(Save(epoch, len(losses), matrices.state(), tuple(losses), now))
     finally:
         matrices.detach()
+        words.bring_back()
     each = run.steps_per_epoch
     means = tuple(sum(losses[i : i + each]) / each for i in range(0, len(losses), each))
     return Outcome(run, tuple(losses), means, before, tuple(measured))
-
-
-def _losses(
-    base: Base,
-    batch: Sequence[Item],
-    *,
-    pictures: dict[tuple[str, bool], latents.Latents],
-    words: Words,
-    settings: TrainSettings,
-    epoch: int,
-) -> Tensor:
-    """Weighted loss of each picture of a batch (n,), everything random drawn for that picture alone."""
-    clean, noise, times, texts = [], [], [], []
-    for item in batch:
-        named = (epoch, item.example.name, item.repeat)
-        mirrored = settings.flip and uniform(generator(settings.seed, "flip", *named)) < 0.5
-        mean, std = pictures[item.example.name, mirrored]
-        drawn = torch.randn(mean.shape, generator=generator(settings.seed, "latent", *named))
-        clean.append(mean + std * drawn)
-        noise.append(objective.noise(mean.shape, generator(settings.seed, "noise", *named), settings.noise_offset))
-        times.append(objective.timestep(base.schedule, generator(settings.seed, "timestep", *named)))
-        texts.append(words.vary(item.example.caption, generator(settings.seed, "caption", *named)))
-    t = torch.tensor(times, device=base.device)
-    return objective.ask(
-        words.family,
-        base,
-        clean=torch.stack(clean).to(base.device),
-        noise=torch.stack(noise).to(base.device),
-        t=t,
-        conditioning=words(texts, [item.frame for item in batch]),
-        weight=objective.weights(base.schedule, t, settings.min_snr_gamma),
-    )
 
 
 def _not_finite(loss: float, step: int, epoch: int, group: Sequence[Sequence[Item]]) -> FailedError:

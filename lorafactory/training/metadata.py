@@ -12,7 +12,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 from lorafactory.families import Base
+from lorafactory.training.captions import plain
 from lorafactory.training.loop import Save
 from lorafactory.training.optimizers import OPTIMIZERS, warmup_steps
 from lorafactory.training.plan import Example, Plan
@@ -42,13 +45,16 @@ def metadata(
         "ss_steps": save.step,
         "ss_sd_model_name": base.name,
         "ss_new_sd_model_hash": base_sha256 or None,
+        "ss_vae_name": settings.vae.replace("\\", "/").rpartition("/")[2] or None,
         **_numbers(settings, plan),
         **_choices(settings),
-        **_pictures(examples, plan),
+        **_pictures(examples, settings, plan),
+        "ss_zero_terminal_snr": float(base.schedule.snr(torch.tensor([base.schedule.num_timesteps - 1]))) == 0,
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.title": name,
         "modelspec.resolution": f"{settings.resolution}x{settings.resolution}",
         "modelspec.prediction_type": "v" if base.schedule.prediction_type == "v_prediction" else "epsilon",
+        "modelspec.timestep_range": f"{settings.min_timestep},{settings.max_timestep}",
         "modelspec.encoder_layer": settings.clip_skip,
     }
     if trigger:
@@ -64,8 +70,10 @@ def _text(value: Any) -> str:
 
 def _numbers(s: TrainSettings, plan: Plan) -> dict[str, Any]:
     return {
-        "ss_num_train_images": plan.samples,
-        "ss_num_reg_images": 0,
+        "ss_num_train_images": plan.samples - plan.reg_samples,
+        "ss_num_reg_images": plan.reg_samples,
+        "ss_num_validation_images": s.holdout,
+        "ss_prior_loss_weight": s.prior_loss_weight,
         "ss_num_batches_per_epoch": plan.batches_per_epoch,
         "ss_num_epochs": plan.epochs,
         "ss_max_train_steps": plan.steps,
@@ -74,15 +82,25 @@ def _numbers(s: TrainSettings, plan: Plan) -> dict[str, Any]:
         "ss_gradient_accumulation_steps": s.gradient_accumulation,
         "ss_learning_rate": s.lr,
         "ss_unet_lr": s.lr,
-        "ss_text_encoder_lr": s.text_encoder_lr or None,
+        "ss_text_encoder_lr": _text_rates(s),
         "ss_lr_warmup_steps": warmup_steps(s.warmup, plan.steps),
         "ss_network_dim": s.rank,
         "ss_network_alpha": s.alpha,
         "ss_seed": s.seed,
         "ss_noise_offset": s.noise_offset or None,
+        "ss_noise_offset_random_strength": s.noise_offset_random,
+        "ss_adaptive_noise_scale": s.adaptive_noise_scale or None,
+        "ss_multires_noise_iterations": s.multires_iterations or None,
+        "ss_multires_noise_discount": s.multires_discount if s.multires_iterations else None,
+        "ss_ip_noise_gamma": s.ip_noise_gamma or None,
+        "ss_ip_noise_gamma_random_strength": s.ip_noise_gamma_random,
         "ss_min_snr_gamma": s.min_snr_gamma or None,
+        "ss_huber_c": s.huber_c,
+        "ss_huber_scale": s.huber_scale,
         "ss_max_grad_norm": s.max_grad_norm,
+        "ss_scale_weight_norms": None,
         "ss_caption_dropout_rate": s.caption_dropout,
+        "ss_caption_dropout_every_n_epochs": s.caption_dropout_every,
         "ss_caption_tag_dropout_rate": s.tag_dropout,
         "ss_keep_tokens": s.keep_tokens,
         "ss_clip_skip": s.clip_skip,
@@ -103,31 +121,58 @@ def _choices(s: TrainSettings) -> dict[str, Any]:
         "ss_lr_scheduler": s.scheduler,
         "ss_mixed_precision": {"fp32": "no"}.get(s.dtype, s.dtype),
         "ss_gradient_checkpointing": False,
-        "ss_max_token_length": None,
-        "ss_cache_latents": True,
+        "ss_full_fp16": False,
+        "ss_fp8_base": False,
+        "ss_lowram": False,
+        "ss_network_dropout": None,
+        # sd-scripts' word for 75 tokens is none
+        "ss_max_token_length": s.max_tokens if s.max_tokens > 75 else None,
+        "ss_cache_latents": not s.random_crop,
         "ss_enable_bucket": True,
         "ss_bucket_no_upscale": not s.bucket_upscale,
+        "ss_random_crop": s.random_crop,
+        "ss_color_aug": False,
+        "ss_face_crop_aug_range": None,
+        "ss_resize_interpolation": None,
         "ss_shuffle_caption": s.shuffle_captions,
         "ss_flip_aug": s.flip,
-        "ss_loss_type": "l2",
+        "ss_loss_type": s.loss,
+        "ss_huber_schedule": s.huber_schedule,
+        "ss_debiased_estimation": s.debiased,
     }
 
 
-def _pictures(examples: Sequence[Example], plan: Plan) -> dict[str, Any]:
+def _text_rates(s: TrainSettings) -> Any:
+    """One rate, or a list where the two text encoders differ; None where none is trained."""
+    rates = s.rates(("text_encoder", "text_encoder_2"))
+    values = [rates.get(part, 0.0) for part in ("text_encoder", "text_encoder_2")]
+    if not rates:
+        return None
+    return values[0] if s.text_encoder_2_lr is None else values
+
+
+def _pictures(examples: Sequence[Example], s: TrainSettings, plan: Plan) -> dict[str, Any]:
     """Folders, tags and buckets, each picture counted once whatever its repeats, as sd-scripts does."""
     tags: dict[str, Counter[str]] = defaultdict(Counter)
-    folders: dict[str, dict[str, int]] = {}
+    folders: dict[bool, dict[str, dict[str, int]]] = {False: {}, True: {}}
     for example in examples:
         folder = example.path.parent.name
-        tags[folder].update(tag.strip().lower() for tag in example.caption.split(",") if tag.strip())
-        folders.setdefault(folder, {"n_repeats": example.repeats, "img_count": 0})["img_count"] += 1
+        text = plain(example.caption if s.wildcards else example.caption.split("\n")[0], s)
+        tags[folder].update(tag.strip().lower() for tag in text.split(s.caption_separator) if tag.strip())
+        entry = folders[example.reg].setdefault(folder, {"n_repeats": example.repeats, "img_count": 0})
+        entry["img_count"] += 1
     buckets = {
         str(index): {"resolution": list(size), "count": count}
         for index, (size, count) in enumerate(plan.per_bucket.items())
     }
+    errors = [abs(_aspect(plan.fits[e.name].bucket) - e.width / e.height) for e in examples]
     return {
         "ss_tag_frequency": {folder: dict(counts.most_common()) for folder, counts in tags.items()},
-        "ss_dataset_dirs": folders,
-        "ss_reg_dataset_dirs": {},
-        "ss_bucket_info": {"buckets": buckets},
+        "ss_dataset_dirs": folders[False],
+        "ss_reg_dataset_dirs": folders[True],
+        "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)},
     }
+
+
+def _aspect(size: tuple[int, int]) -> float:
+    return size[0] / size[1]

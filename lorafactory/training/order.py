@@ -20,7 +20,7 @@ def batches(plan: Plan, examples: Sequence[Example], settings: TrainSettings, ep
     by_bucket: dict[Size, list[Item]] = {}
     for example in examples:
         fit = plan.fits[example.name]
-        by_bucket.setdefault(fit.bucket, []).extend(Item(example, fit, r) for r in range(example.repeats))
+        by_bucket.setdefault(fit.bucket, []).extend(Item(example, fit, r) for r in range(plan.times[example.name]))
     found: list[list[Item]] = []
     for bucket, items in sorted(by_bucket.items()):
         shuffled = _shuffled(items, generator(settings.seed, "order", epoch, *bucket))

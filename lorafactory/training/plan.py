@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorafactory import networks
+from lorafactory import images, networks
 from lorafactory.errors import InputError, SettingsError
 from lorafactory.families import Frame
 from lorafactory.training import buckets, optimizers
 from lorafactory.training.settings import TrainSettings
+
+MASK_TOLERANCE = 0.02
+"""How far the shape of a mask may be from that of its picture, as a share."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,12 @@ class Example:
     width: int
     """Pixels, upright."""
     height: int
+    trigger: str = ""
+    """What calls the LoRA, where the caption says it."""
+    reg: bool = False
+    """A regularisation picture: shows what the class looks like without the LoRA."""
+    mask: Path | None = None
+    """A grey picture that says what of it is learned."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +47,17 @@ class Item:
     fit: buckets.Fit
     repeat: int
 
-    @property
-    def frame(self) -> Frame:
-        return frame(self.example, self.fit)
-
 
 @dataclass(frozen=True)
 class Plan:
     """Exact numbers of a run."""
 
     images: int
+    """Without those of regularisation."""
     samples: int
     """Pictures seen per epoch: the sum of all repeats."""
+    reg_samples: int
+    """How many of them are of regularisation."""
     batches_per_epoch: int
     steps_per_epoch: int
     epochs: int
@@ -60,16 +68,19 @@ class Plan:
     """Samples per epoch in each."""
     fits: Mapping[str, buckets.Fit]
     """By the picture's name."""
+    times: Mapping[str, int]
+    """How often an epoch shows each picture, by name."""
 
     @property
     def repeats(self) -> float:
-        """Mean over the pictures."""
-        return self.samples / self.images
+        """Mean over the pictures, without those of regularisation."""
+        return (self.samples - self.reg_samples) / self.images
 
     def __str__(self) -> str:
         times = f"{self.repeats:g}" if self.repeats == int(self.repeats) else f"{self.repeats:.1f}"
+        more = f" and {self.reg_samples} of regularisation" if self.reg_samples else ""
         return (
-            f"{self.images} images x {times} repeats x {self.epochs} epochs = {self.steps} steps "
+            f"{self.images} images x {times} repeats{more} x {self.epochs} epochs = {self.steps} steps "
             f"({self.batches_per_epoch} batches an epoch, {len(self.saves)} saves)"
         )
 
@@ -79,29 +90,65 @@ def plan(examples: Sequence[Example], settings: TrainSettings) -> Plan:
     problems = check(settings)
     if problems:
         raise SettingsError("\n".join(problems))
-    if not examples:
+    if not any(not example.reg for example in examples):
         raise InputError("There is no picture to train on.")
     fits = fit_all(examples, settings)
+    times = times_of(examples)
     counts: dict[buckets.Size, int] = {}
     for example in examples:
         bucket = fits[example.name].bucket
-        counts[bucket] = counts.get(bucket, 0) + example.repeats
+        counts[bucket] = counts.get(bucket, 0) + times[example.name]
     batches = sum(math.ceil(n / settings.batch) for n in counts.values())
     if batches == 0:
         raise InputError("Every picture has 0 repeats: there is nothing to train on.")
     steps_per_epoch = math.ceil(batches / settings.gradient_accumulation)
-    every, last = settings.save_every_epochs, settings.epochs
+    last = _epochs(settings, steps_per_epoch)
     return Plan(
-        images=len(examples),
+        images=sum(not e.reg for e in examples),
         samples=sum(counts.values()),
+        reg_samples=sum(times[e.name] for e in examples if e.reg),
         batches_per_epoch=batches,
         steps_per_epoch=steps_per_epoch,
         epochs=last,
         steps=steps_per_epoch * last,
-        saves=tuple(e for e in range(1, last + 1) if e == last or e % every == 0),
+        saves=saved_epochs(last, settings.save_every_epochs),
         per_bucket=dict(sorted(counts.items())),
         fits=fits,
+        times=times,
     )
+
+
+def saved_epochs(last: int, every: int) -> tuple[int, ...]:
+    return tuple(epoch for epoch in range(1, last + 1) if epoch == last or epoch % every == 0)
+
+
+def _epochs(s: TrainSettings, steps_per_epoch: int) -> int:
+    """As many whole epochs as `max_steps` allows."""
+    if not s.max_steps:
+        return s.epochs
+    if s.max_steps < steps_per_epoch:
+        raise SettingsError(
+            f"max_steps {s.max_steps} is less than one epoch, which has {steps_per_epoch} steps: "
+            "raise it, or give the pictures fewer repeats."
+        )
+    return min(s.epochs, s.max_steps // steps_per_epoch)
+
+
+def times_of(examples: Sequence[Example]) -> dict[str, int]:
+    """How often an epoch shows each picture: its repeats; those of regularisation as often as all others together.
+
+    Kohya's rule (sd-scripts `library/train_util.py: DreamBoothDataset`): regularisation pictures are taken in order
+    with their own repeats until they are as many as the others, then each once more, round after round.
+    """
+    times = {e.name: e.repeats for e in examples if not e.reg}
+    missing = sum(times.values())
+    reg = [e.name for e in examples if e.reg and e.repeats]
+    for example in (e for e in examples if e.reg):
+        times[example.name] = example.repeats if missing > 0 else 0
+        missing -= times[example.name]
+    for index, name in enumerate(reg if missing > 0 else []):
+        times[name] += missing // len(reg) + (index < missing % len(reg))
+    return times
 
 
 def check(s: TrainSettings) -> list[str]:
@@ -115,7 +162,22 @@ def check(s: TrainSettings) -> list[str]:
         problems.append(f"resolution {s.resolution} is below bucket_step {s.bucket_step}: no bucket fits.")
     if s.min_bucket > s.max_bucket:
         problems.append(f"min_bucket {s.min_bucket} is above max_bucket {s.max_bucket}.")
-    return problems
+    if s.min_timestep >= s.max_timestep:
+        problems.append(f"min_timestep {s.min_timestep} must be below max_timestep {s.max_timestep}.")
+    if s.adaptive_noise_scale and not s.noise_offset:
+        problems.append("adaptive_noise_scale changes the noise offset, and noise_offset is 0: set both, or none.")
+    return problems + _check_text_cache(s)
+
+
+def _check_text_cache(s: TrainSettings) -> list[str]:
+    """Nothing is switched off in silence: with `cache_text` no caption may come up that was not encoded before."""
+    if not s.cache_text:
+        return []
+    trained = [name for name in ("text_encoder_lr", "text_encoder_2_lr") if getattr(s, name)]
+    return [
+        f"cache_text encodes each caption once, and {name} needs the text encoders: turn one of them off."
+        for name in (*trained, *s.varying())
+    ]
 
 
 def fit_all(examples: Sequence[Example], s: TrainSettings) -> dict[str, buckets.Fit]:
@@ -135,6 +197,7 @@ def fit_all(examples: Sequence[Example], s: TrainSettings) -> dict[str, buckets.
                 upscale=s.bucket_upscale,
                 name=str(example.path),
             )
+            _check_mask(example)
         except InputError as error:
             problems.append(str(error))
     if problems:
@@ -142,5 +205,19 @@ def fit_all(examples: Sequence[Example], s: TrainSettings) -> dict[str, buckets.
     return fits
 
 
-def frame(example: Example, fit: buckets.Fit) -> Frame:
-    return Frame(original=(example.width, example.height), crop=fit.crop, target=fit.bucket)
+def _check_mask(example: Example) -> None:
+    """A mask covers its picture: it may be of another size, but not of another shape."""
+    if example.mask is None:
+        return
+    width, height = images.size(example.mask)
+    if abs(width * example.height / (height * example.width) - 1) > MASK_TOLERANCE:
+        raise InputError(
+            f"{example.mask}: {width}x{height} is another shape than its picture's {example.width}x{example.height}; "
+            "make it as large as the picture, or take it away."
+        )
+
+
+def frame(example: Example, fit: buckets.Fit, *, flip: bool = False) -> Frame:
+    """What SDXL is told of a picture: its own size, kohya's crop, and its bucket."""
+    size = (example.width, example.height)
+    return Frame(original=size, crop=buckets.letterbox(size, fit.bucket, flip=flip), target=fit.bucket)

@@ -64,8 +64,8 @@ def denoise(
     frames = [Frame(size, (0, 0), size)] * len(prompts)
     positive = family.encode_captions(base, prompts, frames, clip_skip=clip_skip)
     against = family.encode_captions(base, [negative] * len(prompts), frames, clip_skip=clip_skip)
-    arguments = {PIPELINE_NAMES[name]: value for name, value in positive.items()}
-    arguments |= {f"negative_{PIPELINE_NAMES[name]}": value for name, value in against.items()}
+    arguments = {PIPELINE_NAMES[name]: value for name, value in positive.items() if name in PIPELINE_NAMES}
+    arguments |= {f"negative_{PIPELINE_NAMES[name]}": against[name] for name in against if name in PIPELINE_NAMES}
     pipe = family.pipeline(base)
     out: Tensor = pipe(
         **arguments,
@@ -79,8 +79,9 @@ def denoise(
     return out
 
 
-PIPELINE_NAMES = {"encoder_hidden_states": "prompt_embeds"}
-"""What a pipeline calls the values that `encode_captions` gives to the model."""
+PIPELINE_NAMES = {"encoder_hidden_states": "prompt_embeds", "text_embeds": "pooled_prompt_embeds"}
+"""What a pipeline calls the values that `encode_captions` gives to the model; SDXL's makes the time ids of the frame
+from the picture's size by itself, as `frames` has them."""
 
 
 @torch.no_grad()

@@ -42,9 +42,9 @@ def pictures(count: int) -> list[Image.Image]:
 
 
 def test_captioners_are_found_by_listing():
-    assert captioners.names() == ["blip"]
+    assert captioners.names() == ["blip", "wd"]
     assert captioners.get("blip") is blip
-    with pytest.raises(SettingsError, match=r"no captioner 'git'; known are: blip"):
+    with pytest.raises(SettingsError, match=r"no captioner 'git'; known are: blip, wd"):
         captioners.get("git")
 
 

@@ -28,6 +28,7 @@ def test_fetch_asks_for_safetensors_only(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(init, "download", lambda repository, files: asked.setdefault(repository, files) and "done")
     assert len(init.fetch()) == 2
     assert set(asked) == {"timm/vit_base_patch32_clip_224.openai", "Salesforce/blip-image-captioning-large"}
+    assert len(init.fetch(tagger=True)) == 3 and "selected_tags.csv" in asked["SmilingWolf/wd-vit-tagger-v3"]
     for files in asked.values():
         assert any(f.endswith(".safetensors") for f in files)
         assert not any(f.endswith((".bin", ".pt", ".ckpt")) for f in files)

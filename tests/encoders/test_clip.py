@@ -11,7 +11,7 @@ from PIL import Image
 
 from lorafactory import encoders, images
 from lorafactory.dataset import Picture
-from lorafactory.encoders import clip
+from lorafactory.encoders import _memory, clip
 from lorafactory.encoders.clip import Clip, Hub
 from lorafactory.errors import InputError, SettingsError
 from lorafactory.pocket import models
@@ -100,6 +100,14 @@ def test_the_model_does_not_learn(loaded):
     assert not any(p.requires_grad for p in loaded.net.parameters())
 
 
+def test_what_is_made_ahead_comes_in_order_and_a_fault_is_not_lost():
+    made = list(_memory.ahead(list(range(7)), lambda n: n * n, 3))
+    assert made == [[0, 1, 4], [9, 16, 25], [36]]
+    assert list(_memory.ahead([], abs, 3)) == []
+    with pytest.raises(ZeroDivisionError):
+        list(_memory.ahead([1, 0, 2], lambda n: 1 // n, 2))
+
+
 def test_a_picture_is_looked_at_once(model, loaded, pictures, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     loads: list[str] = []
@@ -112,9 +120,36 @@ def test_a_picture_is_looked_at_once(model, loaded, pictures, tmp_path, monkeypa
     assert np.array_equal(again, first[::-1]) and loads == [model]
 
     seen: list[int] = []
-    monkeypatch.setattr(Clip, "encode_images", lambda self, some: seen.append(len(some)) or first[: len(some)])
+    monkeypatch.setattr(Clip, "encode_prepared", lambda self, some: seen.append(len(some)) or first[: len(some)])
     clip.embed(pictures, model, cache)
     assert seen == [1] and loads == [model] * 2
+
+
+def test_pictures_come_through_whoever_opens_them_each_once(model, loaded, pictures, tmp_path, monkeypatch):
+    """Equal bytes are opened once; a picture that cannot be opened has no row, and stops no other."""
+    monkeypatch.setattr(Clip, "load", lambda name: loaded)
+    monkeypatch.setattr(clip, "BATCH", 2)
+    twin = Picture(pictures[1].path.with_name("twin.png"))
+    twin.path.write_bytes(pictures[1].path.read_bytes())
+    opened: list[str] = []
+
+    def open_(picture: Picture) -> Image.Image | None:
+        opened.append(picture.name)
+        return None if picture.name == "3.png" else images.load(picture.path)
+
+    found = clip.rows([*pictures, twin], model, tmp_path, open_)
+    assert len(opened) == 5 and len({"1.png", "twin.png"} & set(opened)) == 1
+    assert found.keys() == {p.sha256 for p in pictures if p.name != "3.png"}
+    again = clip.embed([pictures[4], twin], model, tmp_path)
+    assert np.array_equal(again, np.stack([found[pictures[4].sha256], found[twin.sha256]]))
+
+
+def test_texts_are_remembered_by_what_they_say_and_by_model(model, loaded, tmp_path, monkeypatch):
+    loads: list[str] = []
+    monkeypatch.setattr(Clip, "load", lambda name: loads.append(name) or loaded)
+    first = clip.read(["a star", "a ring", "a star"], model, tmp_path)
+    assert np.abs(first - loaded.encode_texts(["a star", "a ring", "a star"])).max() < 1e-6
+    assert np.array_equal(clip.read(["a ring"], model, tmp_path), first[1:2]) and loads == [model]
 
 
 def test_the_cache_goes_by_content_and_model(model, loaded, pictures, tmp_path, monkeypatch):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from original_layout import build, original, small_config
+from original_layout import vae as original_vae
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from lorafactory import families, networks
-from lorafactory.errors import BaseError, SettingsError
+from lorafactory.errors import BaseError
 from lorafactory.families import Base, Frame, sd15
 from lorafactory.training.adapter import layers
 from lorafactory.training.settings import TrainSettings
@@ -31,12 +33,7 @@ def tiny() -> Base:
 @pytest.fixture(scope="module")
 def full() -> Base:
     """Stable Diffusion 1.5 in its true size without its weights."""
-    base = sd15.tiny()
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(sd15.CONFIG / "unet"))
-        text = CLIPTextModel(CLIPTextConfig.from_pretrained(sd15.CONFIG / "text_encoder"))
-    base.parts = {"unet": unet, "text_encoder": text}
-    return base
+    return build(sd15, sd15.CONFIG, "meta")
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +140,26 @@ def test_latents_are_scaled(tiny: Base) -> None:
         torch.testing.assert_close(mean, tiny.vae.encode(pixels).latent_dist.mean * 0.9)
 
 
+def test_long_captions_are_read_in_pieces_of_75(tiny: Base) -> None:
+    caption = "a dot " * 30 + "b"  # 121 tokens: every letter is one
+
+    def states(text: str, limit: int) -> Tensor:
+        return sd15.encode_captions(tiny, [text, ""], [FRAME] * 2, max_tokens=limit)["encoder_hidden_states"]
+
+    tokenizer = tiny.tokenizers[0]
+    ids = tokenizer(caption, add_special_tokens=False).input_ids
+    first, second = ([tokenizer.bos_token_id, *part, tokenizer.eos_token_id] for part in (ids[:75], ids[75:]))
+    second += [tokenizer.pad_token_id] * (77 - len(second))
+    with torch.no_grad():
+        whole = [tiny.parts["text_encoder"](torch.tensor([piece])).last_hidden_state[0] for piece in (first, second)]
+    wanted = torch.cat([whole[0][:1], whole[0][1:-1], whole[1][1:-1], whole[1][-1:]])
+    found = states(caption, 150)
+    assert found.shape == (2, 152, 16)
+    torch.testing.assert_close(found[0], wanted)
+    assert states(caption, 225).shape == (2, 227, 16)
+    torch.testing.assert_close(states(caption, 75)[0], whole[0])  # the rest is cut off
+
+
 def test_the_tokenizer_is_clips() -> None:
     tokenizer = sd15.tokenizer()
     assert len(tokenizer) == 49408
@@ -151,142 +168,24 @@ def test_the_tokenizer_is_clips() -> None:
     assert tokenizer("Hello, World!").input_ids == [49406, 3306, 267, 1002, 256, 49407]
 
 
-def test_unknown_and_broken_bases_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"'flux9'\. Known: .*sd15"):
-        families.get("flux9")
-    assert families.names() == sorted(families.names()) and "sd15" in families.names()
-    with pytest.raises(BaseError, match="no such base"):
-        families.detect(tmp_path / "gone.safetensors")
-    (tmp_path / "old.ckpt").write_bytes(b"x")
-    with pytest.raises(BaseError, match=r"old\.ckpt: not a base"):
-        families.detect(tmp_path / "old.ckpt")
-    with pytest.raises(BaseError, match=r"no model_index\.json"):
-        families.detect(tmp_path)
-    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    with pytest.raises(BaseError, match="family FluxPipeline, which is not supported"):
-        families.detect(tmp_path)
-    half = tmp_path / "half.safetensors"
-    save_file({"a": torch.zeros(100)}, half)
-    with pytest.raises(BaseError, match="no base model was recognised"):
-        families.detect(half)
-    half.write_bytes(half.read_bytes()[:-8])
-    with pytest.raises(BaseError, match="Download it again"):
-        families.detect(half)
-    save_file({"lora_unet_x.alpha": torch.zeros(())}, half)
-    with pytest.raises(BaseError, match="this is a LoRA"):
-        families.detect(half)
-
-
 # ---------------------------------------------------------------- one file in the layout of the original release
 
 
 @pytest.fixture(scope="module")
-def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The configuration that ships in the package, with the channels of a toy."""
-    path = Path(shutil.copytree(sd15.CONFIG, tmp_path_factory.mktemp("config") / "small"))
-    smaller = {
-        "unet": {"block_out_channels": [32, 32, 64, 64], "cross_attention_dim": 16, "attention_head_dim": 2},
-        "vae": {"block_out_channels": [32, 32, 32, 32]},
-        "text_encoder": {
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "projection_dim": 16,
-        },
-    }
-    for part, values in smaller.items():
-        file = path / part / "config.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
-    return path
-
-
-RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
-UNET = [  # two layers to a level, as in the full model
-    (r"^conv_in", "input_blocks.0.0"),
-    (r"^time_embedding\.linear_1", "time_embed.0"),
-    (r"^time_embedding\.linear_2", "time_embed.2"),
-    (r"^conv_norm_out", "out.0"),
-    (r"^conv_out", "out.2"),
-    (r"^down_blocks\.(\d)\.resnets\.(\d)", lambda m: f"input_blocks.{3 * int(m[1]) + int(m[2]) + 1}.0"),
-    (r"^down_blocks\.(\d)\.attentions\.(\d)", lambda m: f"input_blocks.{3 * int(m[1]) + int(m[2]) + 1}.1"),
-    (r"^down_blocks\.(\d)\.downsamplers\.0\.conv", lambda m: f"input_blocks.{3 * int(m[1]) + 3}.0.op"),
-    (r"^mid_block\.resnets\.(\d)", lambda m: f"middle_block.{2 * int(m[1])}"),
-    (r"^mid_block\.attentions\.0", "middle_block.1"),
-    (r"^up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"output_blocks.{3 * int(m[1]) + int(m[2])}.0"),
-    (r"^up_blocks\.(\d)\.attentions\.(\d)", lambda m: f"output_blocks.{3 * int(m[1]) + int(m[2])}.1"),
-    # the first level up has no attention, so its upsampler comes one place earlier
-    (r"^up_blocks\.0\.upsamplers\.0", "output_blocks.2.1"),
-    (r"^up_blocks\.(\d)\.upsamplers\.0", lambda m: f"output_blocks.{3 * int(m[1]) + 2}.2"),
-]
-VAE = [
-    (r"down_blocks\.(\d)\.resnets\.(\d)", r"down.\1.block.\2"),
-    (r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample"),
-    (r"up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"up.{3 - int(m[1])}.block.{m[2]}"),
-    (r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"up.{3 - int(m[1])}.upsample"),
-    (r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}"),
-    (r"mid_block\.attentions\.0", "mid.attn_1"),
-    (r"conv_shortcut", "nin_shortcut"),
-    (r"conv_norm_out", "norm_out"),
-    (r"group_norm", "norm"),
-    (r"to_([qkv])\.", r"\1."),
-    (r"to_out\.0", "proj_out"),
-]
-
-
-def original(base: Base) -> dict[str, Tensor]:
-    """Name a base's tensors as the original release does."""
-    tensors = {}
-    for key, tensor in base.parts["unet"].state_dict().items():
-        for pattern, name in UNET:
-            key, found = re.subn(pattern, name, key)  # noqa: PLW2901
-            if found and ".resnets." not in key:
-                break
-        for ours, theirs in RESNET.items():
-            key = re.sub(rf"^((?:input|middle|output)_blocks?[.\d]+)\.{ours}\.", rf"\1.{theirs}.", key)  # noqa: PLW2901
-        tensors[f"model.diffusion_model.{key}"] = tensor
-    for key, tensor in base.vae.state_dict().items():
-        for pattern, name in VAE:
-            key = re.sub(pattern, name, key)  # noqa: PLW2901
-        square = "mid.attn_1" in key and tensor.ndim == 2
-        tensors[f"first_stage_model.{key}"] = tensor[:, :, None, None] if square else tensor
-    for key, tensor in base.parts["text_encoder"].state_dict().items():
-        full = "text_model." + key.removeprefix("text_model.")
-        tensors[f"cond_stage_model.transformer.{full}"] = tensor
-    return {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
+    """A toy with the full model's blocks, which the family takes for the full model."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(sd15, "CONFIG", small_config(sd15, tmp_path_factory.mktemp("config") / "small"))
+    torch.manual_seed(0)
+    yield build(sd15, sd15.CONFIG)
+    patch.undo()
 
 
 @pytest.mark.parametrize("marked", [False, True])
-def test_a_one_file_checkpoint_needs_no_hub(
-    small_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marked: bool
-) -> None:
-    import socket
-
-    from diffusers import AutoencoderKL
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr(sd15, "CONFIG", small_config)
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    torch.manual_seed(0)
-    made = sd15.tiny()
-    made.parts = {
-        "unet": UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(small_config / "unet")),
-        "text_encoder": CLIPTextModel(CLIPTextConfig.from_pretrained(small_config / "text_encoder")),
-    }
-    made.vae = AutoencoderKL.from_config(AutoencoderKL.load_config(small_config / "vae"))
-    tensors = original(made)
+def test_a_one_file_checkpoint_needs_no_hub(made: Base, tmp_path: Path, marked: bool) -> None:
+    marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)} if marked else {}
     file = tmp_path / "model.safetensors"
-    save_file({**tensors, **({"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)} if marked else {})}, file)
+    save_file({**original(made), **marks}, file)
 
     assert families.detect(file) == "sd15"
     loaded = sd15.load(file)
@@ -294,7 +193,76 @@ def test_a_one_file_checkpoint_needs_no_hub(
         state = loaded.parts[name].state_dict()
         assert state.keys() == part.state_dict().keys()
         assert all(torch.equal(tensor, state[key]) for key, tensor in part.state_dict().items())
+        assert not any(p.requires_grad for p in loaded.parts[name].parameters())
     assert loaded.vae_sha256 == made.vae_sha256
     assert loaded.schedule.prediction_type == ("v_prediction" if marked else "epsilon")
     assert (float(loaded.schedule.snr(torch.tensor([999]))) == 0) is marked
     assert len(loaded.tokenizers[0]) == 49408
+    words = sd15.encode_captions(loaded, ["a photo of a cat"], [FRAME])
+    out = sd15.predict(loaded, torch.randn(1, 4, 8, 8), torch.tensor([5]), words)
+    assert out.shape == (1, 4, 8, 8) and torch.isfinite(out).all()
+
+
+def test_the_text_encoder_may_come_without_a_level_of_its_name(made: Base, tmp_path: Path) -> None:
+    tensors = {key.replace("transformer.text_model.", "transformer."): t for key, t in original(made).items()}
+    save_file(tensors, tmp_path / "merged.safetensors")
+    assert families.detect(tmp_path / "merged.safetensors") == "sd15"
+    state = sd15.load(tmp_path / "merged.safetensors", dtype=torch.bfloat16).parts["text_encoder"].state_dict()
+    for key, tensor in made.parts["text_encoder"].state_dict().items():
+        assert torch.equal(state[key], tensor.bfloat16())
+
+
+def test_what_a_file_lacks_or_has_in_another_size_is_named(made: Base, tmp_path: Path) -> None:
+    tensors, file = original(made), tmp_path / "half.safetensors"
+    bias, weight = "model.diffusion_model.out.2.bias", "model.diffusion_model.out.2.weight"
+    save_file({key: t for key, t in tensors.items() if key != bias}, file)
+    with pytest.raises(
+        BaseError, match=rf"half\.safetensors: 1 of the \d+ tensors .*UNet.* {re.escape(bias)} is missing"
+    ):
+        sd15.load(file)
+    save_file({**tensors, weight: torch.zeros(4, 8, 3, 3)}, file)
+    with pytest.raises(BaseError, match=f"{re.escape(weight)} differs"):
+        sd15.load(file)
+
+
+# ---------------------------------------------------------------- a VAE of one's own
+
+
+@pytest.mark.parametrize("layout", ["original", "checkpoint", "diffusers", "old diffusers", "folder"])
+def test_a_vae_can_be_brought(made: Base, tmp_path: Path, layout: str) -> None:
+    whole = original(made)
+    base, vae = tmp_path / "base.safetensors", tmp_path / "vae.safetensors"
+    save_file({key: t for key, t in whole.items() if not key.startswith("first_stage_model.")}, base)
+    with pytest.raises(BaseError, match=r"base\.safetensors: has no VAE.*vae = FILE"):
+        sd15.load(base)
+
+    mine = {key: tensor + 0.5 for key, tensor in made.vae.state_dict().items()}
+    other = copy.copy(made)
+    other.vae = copy.deepcopy(made.vae)
+    other.vae.load_state_dict(mine)
+    vars(other).pop("vae_sha256", None)  # remembered of the first
+    if layout == "folder":
+        vae = tmp_path / "vae"
+        other.vae.save_pretrained(vae)
+    elif layout == "checkpoint":
+        save_file(original(other), vae)
+    elif layout == "original":
+        save_file({key: t.contiguous() for key, t in original_vae(other).items()}, vae)
+    else:
+        former = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0.": "proj_attn."}
+        for new, old in former.items() if layout == "old diffusers" else ():
+            mine = {key.replace(new, old): t for key, t in mine.items()}
+        save_file(mine, vae)
+    if layout == "checkpoint":  # in place of the base's own
+        save_file(whole, base)
+    loaded = sd15.load(base, vae=vae, dtype=torch.float16)
+    assert loaded.vae_sha256 == other.vae_sha256 != made.vae_sha256
+    assert {p.dtype for p in loaded.vae.parameters()} == {torch.float32}
+
+
+def test_a_vae_that_is_none_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BaseError, match=r"gone\.safetensors: not a VAE"):
+        sd15.load(folder, vae=tmp_path / "gone.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(BaseError, match=r"a\.safetensors: \d+ of the \d+ tensors of its AutoencoderKL do not fit"):
+        sd15.load(folder, vae=tmp_path / "a.safetensors")

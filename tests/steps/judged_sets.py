@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,16 +61,65 @@ def scenes(count: int, seed: int = 0) -> list[Image.Image]:
     return [world.draw(world.random_scene(rng, plain=True), rng) for _ in range(count)]
 
 
+def portraits(count: int, seed: int = 0) -> list[Image.Image]:
+    """One head before one wall: turned, lit and smiling a little differently each time."""
+    rng, made = random.Random(seed), []
+    for _ in range(count):
+        canvas = world.Canvas([(rng.randint(150, 180), rng.randint(160, 185), rng.randint(175, 195))])
+        x, y, turn = 48 + rng.gauss(0, 4), 46 + rng.gauss(0, 3), rng.uniform(-7, 7)
+        light = rng.uniform(0.85, 1.1)
+        skin, hair, coat = (
+            tuple(min(255, round(v * light)) for v in c) for c in ((224, 172, 140), (70, 42, 30), (40, 60, 110))
+        )
+        canvas.polygon([(x - 38, 96), (x - 20, 74), (x + 20, 74), (x + 38, 96)], coat)
+        canvas.disc(x, y - 3, 28, hair)
+        canvas.disc(x + turn / 2, y + 4, 23, skin)
+        for side in (-9, 9):
+            canvas.disc(x + turn + side, y, 3.2, (30, 30, 40))
+        smile = rng.uniform(1, 5)
+        canvas.polygon([(x + turn - 8, y + 14), (x + turn + 8, y + 14), (x + turn, y + 14 + smile)], (150, 50, 60))
+        made.append(canvas.finish())
+    return made
+
+
+def photographs() -> list[Image.Image]:
+    """Photographs in colour that ship in packages of the tests, by many cameras and of all sorts."""
+    import matplotlib
+    import skimage
+    import sklearn
+
+    folders = [Path(str(m.__file__)).parent for m in (skimage, sklearn, matplotlib)]
+    names = [
+        *("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg"),
+        *("hubble_deep_field.jpg", "china.jpg", "flower.jpg", "grace_hopper.jpg"),
+    ]
+    found = {p.name: p for folder in folders for p in folder.rglob("*") if p.name in names}
+    return [images.load(found[name]) for name in names]
+
+
+def jpeg(picture: Image.Image, quality: int) -> Image.Image:
+    """The picture after a person saved it again."""
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=quality)
+    return Image.open(data).convert("RGB")
+
+
 class FakeClip:
-    """Sees nothing but the colour of the upper left pixel, and counts its looks."""
+    """Sees nothing but the colour of the upper left pixel, reads nothing, and counts its looks."""
 
     def __init__(self) -> None:
         self.looks = 0
 
-    def encode_images(self, pictures: list[Image.Image]) -> np.ndarray:
-        self.looks += len(pictures)
-        rows = np.array([picture.getpixel((0, 0)) for picture in pictures], dtype=np.float32) + 1
+    def prepare(self, picture: Image.Image) -> tuple[int, ...]:
+        return picture.getpixel((0, 0))  # type: ignore[return-value]
+
+    def encode_prepared(self, pixels: list[tuple[int, ...]]) -> np.ndarray:
+        self.looks += len(pixels)
+        rows = np.array(pixels, dtype=np.float32) + 1
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def encode_texts(self, texts: list[str]) -> np.ndarray:
+        return np.full((len(texts), 3), 3**-0.5, dtype=np.float32)
 
 
 def fake_clip(monkeypatch: Any) -> FakeClip:
@@ -79,3 +129,12 @@ def fake_clip(monkeypatch: Any) -> FakeClip:
     monkeypatch.setattr(clip, "missing", lambda model: None)
     monkeypatch.setattr(clip, "identity", lambda model: "fake")
     return fake
+
+
+def given_vectors(monkeypatch: Any, vectors: np.ndarray) -> None:
+    """Let CLIP see these vectors in the pictures of a set, and nothing in words."""
+    rows = vectors.astype(np.float32) / np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
+    monkeypatch.setattr(
+        clip, "rows", lambda pictures, *a: {p.sha256: row for p, row in zip(pictures, rows, strict=True)}
+    )
+    monkeypatch.setattr(clip, "read", lambda texts, *a: np.zeros((len(texts), rows.shape[1]), np.float32))

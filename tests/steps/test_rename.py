@@ -2,102 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from imported_sets import SMALL, Factory, Run, digest, drawn, foreign, made
 
 from lorafactory import errors, images
-from lorafactory.past import Past
-from lorafactory.recipe import Header, Recipe
-from lorafactory.step import Note, Work
 from lorafactory.steps import rename
-from lorafactory.workspace import LoraDir, Workspace
-
-SMALL = rename.Settings(min_side=16)
-
-
-@dataclass
-class Run:
-    """Collects what would go into the record."""
-
-    notes: list[dict[str, Any]] = field(default_factory=list)
-    origins: dict[str, str] = field(default_factory=dict)
-
-    def note(self, name: str, sha: str, verdict: str, rule: str, **told: Any) -> None:
-        self.notes.append({"name": name, "sha": sha, "verdict": verdict, "rule": rule, **told})
-
-    def derived(self, made: str, source: str, how: str) -> None:
-        assert how == "png"
-        self.origins[made] = source
-
-    def past(self) -> Past:
-        return Past({n["before"]: n["name"] for n in self.notes if n["verdict"] == "imported"})
-
-    def told(self, verdict: str) -> list[dict[str, Any]]:
-        return [n for n in self.notes if n["verdict"] == verdict]
-
-
-@dataclass
-class Factory:
-    """A LoRA called anna, and the record of what was done to it."""
-
-    work: Work
-    run: Run = field(default_factory=Run)
-
-    def go(self, settings: rename.Settings = SMALL, *, remembering: bool = True) -> list[str]:
-        """Run the step as `make` would; return the new pictures."""
-        past = self.run.past() if remembering else Past()
-        work = replace(self.work, note=Note(self.run), past=past)  # type: ignore[arg-type]
-        errors.raise_all(rename.check(work, settings))
-        new: list[str] = rename.run(work, settings).data["imported"]
-        return new
-
-    def put(self, name: str, seed: int = 0, **options: Any) -> Path:
-        path = self.source / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawn(seed).save(path, **options)
-        return path
-
-    @property
-    def source(self) -> Path:
-        return self.work.place.source
-
-    @property
-    def root(self) -> Path:
-        return self.work.place.root
-
-    @property
-    def folder(self) -> Path:
-        return self.root / "training_images" / "1_4nna"
-
-    def files(self) -> dict[str, str]:
-        """Every file of the LoRA's folder with its hash."""
-        return {p.relative_to(self.root).as_posix(): digest(p) for p in self.root.rglob("*") if p.is_file()}
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def drawn(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
-    rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-
-
-def recipe(**header: Any) -> Recipe:
-    return Recipe(Header(**header), {}, {})
 
 
 @pytest.fixture
 def anna(tmp_path: Path) -> Factory:
-    space = Workspace(tmp_path, "test")
-    return Factory(Work(space, space.lora("anna"), recipe(trigger="4nna")))
+    return made(tmp_path)
 
 
 def test_imports_in_natural_order_and_leaves_originals_alone(anna: Factory):
@@ -128,7 +45,10 @@ def test_twice_changes_nothing_and_one_more_adds_one(anna: Factory):
     anna.put("0 first in order.png", 7)
     assert anna.go() == ["0004.png"]
     assert before.items() <= anna.files().items()
-    assert len(anna.run.notes) == noted + 1
+    assert [(n["name"], n["verdict"]) for n in anna.run.notes[noted:]] == [
+        ("0004.png", "imported"),
+        ("0004.png", "converted"),
+    ]
 
 
 def test_the_same_without_a_record(anna: Factory):
@@ -303,11 +223,6 @@ def test_twenty_odd_at_once(anna: Factory):
 
 
 # ---------------------------------------------------------------- any other folder
-
-
-def foreign(anna: Factory, folder: Path, **header: Any) -> Factory:
-    place = LoraDir(folder.name, folder, owned=False)
-    return Factory(Work(anna.work.workspace, place, recipe(**header), apply=False))
 
 
 def test_another_folder_needs_a_place_to_write_to(anna: Factory, tmp_path: Path):

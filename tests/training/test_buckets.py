@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorafactory.errors import InputError, SettingsError
-from lorafactory.training.buckets import Fit, fit, resolutions
+from lorafactory.training.buckets import Fit, fit, letterbox, resolutions
 
 
 def test_the_lists_of_sd15_and_sdxl() -> None:
@@ -40,6 +40,36 @@ def test_with_upscaling(size: tuple[int, int], bucket: tuple[int, int], resized:
 )
 def test_without_upscaling(size: tuple[int, int], bucket: tuple[int, int]) -> None:
     assert fit(size, 1024, 256, 2048, 64, upscale=False).bucket == bucket
+
+
+@pytest.mark.parametrize(
+    ("size", "resized"),
+    [((3000, 4000), (832, 1109)), ((800, 600), (800, 600)), ((5000, 700), (2286, 320)), ((1920, 1080), (1365, 768))],
+)
+def test_without_upscaling_the_longer_side_follows_the_aspect(size: tuple[int, int], resized: tuple[int, int]) -> None:
+    assert fit(size, 1024, 256, 2048, 64, upscale=False).resized == resized
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket", "bars", "mirrored"),
+    [
+        ((1920, 1080), (1344, 768), (0, 6), (0, 6)),  # 1344 wide is 756 high
+        ((3000, 4000), (896, 1152), (16, 0), (16, 0)),  # 1152 high is 864 wide
+        ((200, 300), (64, 64), (10, 0), (11, 0)),  # 42.67 wide: 10.67 on each side, rounded towards the left
+        ((512, 512), (512, 512), (0, 0), (0, 0)),
+    ],
+)
+def test_the_crop_that_sdxl_is_told(
+    size: tuple[int, int], bucket: tuple[int, int], bars: tuple[int, int], mirrored: tuple[int, int]
+) -> None:
+    assert letterbox(size, bucket) == bars
+    assert letterbox(size, bucket, flip=True) == mirrored
+
+
+def test_the_cut_can_be_anywhere_in_what_is_too_much() -> None:
+    found = fit((1920, 1080), 1024, 256, 2048, 64, upscale=True)
+    assert found.room == (21, 0) and found.crop == (10, 0)
+    assert found.at(21, 0) == Fit(found.bucket, found.resized, (21, 0))
 
 
 def test_a_picture_of_a_buckets_own_size_is_only_cut_to_itself() -> None:

@@ -1,0 +1,172 @@
+"""Will it fit: what a training writes against the free disk, what it needs against the memory there is.
+
+Everything is read from headers and settings; no tensor is loaded and torch is not imported.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from lorafactory import families, networks
+from lorafactory.errors import LoraError
+from lorafactory.networks import Layer
+from lorafactory.setcheck import SEED, Finding, Verdict
+from lorafactory.setcheck.pictures import Fits
+from lorafactory.step import Work
+from lorafactory.training.settings import TrainSettings
+
+GPU_GB = {"sd15": 8, "sdxl": 10}
+"""Memory of a graphics card that a family's LoRA training wants, after seed 003."""
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+LATENT = 2 * 4 * 4 / 64
+"""Bytes of the cached latents per pixel: mean and deviation, four channels, fp32, one cell per 8 x 8 pixels."""
+CELL = 2.0
+"""Bytes per pixel of a comparison's picture as PNG."""
+SPARE = 1.5
+"""How much more than the estimate should be free."""
+_ATTENTION = re.compile(
+    r"\.transformer_blocks\.|\.attentions\.\d+\.proj_|\.\d+\.1\.proj_(in|out)\.|middle_block\.1\.proj_"
+)
+_RESIDUAL = re.compile(r"\.(resnets|downsamplers|upsamplers)\.|(input|output)_blocks\.|middle_block\.")
+_TEXT = re.compile(r"\.self_attn\.|\.mlp\.")
+_OUTSIDE = re.compile(r"input_blocks\.0\.0\.")
+"""Parts of a UNet as diffusers and as one-file checkpoints name them; `families` says which classes are meant."""
+
+
+def findings(work: Work, fits: Fits, s: TrainSettings, *, save_dtype: str, cells: int) -> list[Finding]:
+    """The rows about disk, graphics card and memory; `cells` is how many pictures a comparison draws per save."""
+    base = base_of(work)
+    rows = [disk(work, base, fits, s, save_dtype, cells)] if base else []
+    return [*rows, card(base, pocket=work.recipe.header.base == "pocket"), *([memory(base, s)] if base else [])]
+
+
+def base_of(work: Work) -> Path | None:
+    try:
+        return work.models.base
+    except LoraError:
+        return None  # said among the problems
+
+
+# ---------------------------------------------------------------- disk
+
+
+def disk(work: Work, base: Path, fits: Fits, s: TrainSettings, save_dtype: str, cells: int) -> Finding:
+    lora = lora_bytes(base, s, save_dtype)
+    saves = math.ceil(s.epochs / s.save_every_epochs)
+    latents = sum(LATENT * fit.bucket[0] * fit.bucket[1] for fit in fits.values() if fit) * (2 if s.flip else 1)
+    grid = (saves + 1) * cells * CELL * s.resolution**2
+    needed = (saves + 1) * lora + latents + grid
+    free = shutil.disk_usage(next(p for p in (work.place.root, *work.place.root.parents) if p.exists())).free
+    value = f"{size(free)} free; {saves} saves of {size(lora)}, latents and comparison make {size(needed)}"
+    verdict: Verdict = "problem" if free < needed else "note" if free < SPARE * needed else "ok"
+    return Finding("disk", value, f"{size(SPARE * needed)} free", "lorafactory's estimate", verdict)
+
+
+def lora_bytes(base: Path, s: TrainSettings, save_dtype: str) -> float:
+    """Size of one save's matrices: rank x (inputs + outputs) for every layer the network adapts."""
+    kind = networks.get(s.network)
+    numbers = 0
+    for part, name, shape in weights(base):
+        block = block_of(part, name)
+        if block is None or len(shape) < 2 or (part == "text_encoder" and not s.text_encoder_lr):
+            continue
+        chosen = kind.size(Layer(part, name, block, shape[2] if len(shape) == 4 else 1), s)
+        if chosen is not None:
+            numbers += chosen.rank * (shape[0] + math.prod(shape[1:]))
+    return float(numbers * BYTES[save_dtype])
+
+
+def block_of(part: str, name: str) -> str | None:
+    """Which of a family's target blocks a weight lies in, by its name."""
+    if part == "text_encoder":
+        return "text" if _TEXT.search(name) else None
+    if _ATTENTION.search(name):
+        return "attention"
+    return "resnet" if _RESIDUAL.search(name) and not _OUTSIDE.search(name) else None
+
+
+def weights(base: Path) -> Iterator[tuple[str, str, Sequence[int]]]:
+    """Part, name and shape of every weight of the UNet and the text encoders, from the files' headers."""
+    if base.is_file():
+        for name, shape in shapes(base):
+            if name.startswith("model.diffusion_model."):
+                yield "unet", name.removeprefix("model.diffusion_model"), shape
+            elif name.startswith(("cond_stage_model.", "conditioner.")):
+                yield "text_encoder", name, shape
+        return
+    for folder in sorted(p for p in base.iterdir() if p.name == "unet" or p.name.startswith("text_encoder")):
+        for file in sorted(folder.glob("*.safetensors"), key=lambda p: len(p.name))[:1]:  # not its .fp16 twin
+            for name, shape in shapes(file):
+                yield "unet" if folder.name == "unet" else "text_encoder", f".{name}", shape
+
+
+def shapes(file: Path) -> Iterator[tuple[str, Sequence[int]]]:
+    for name, about in families.header(file).items():
+        if name != "__metadata__" and name.endswith("weight"):
+            yield name, about["shape"]
+
+
+# ---------------------------------------------------------------- memory
+
+
+def card(base: Path | None, *, pocket: bool) -> Finding:
+    """The graphics card, which torch must be able to use."""
+    family = known_family(base)
+    gb = GPU_GB.get(family, 0) if not pocket else 0
+    wanted = f"{gb} GB for {family}" if gb else "none needed for the pocket's models" if pocket else "8 GB or more"
+    cards = graphics_cards()
+    if not cards:
+        told = "none found: training runs on the processor" + ("" if pocket else ", for hours or days")
+        return Finding("graphics card", told, wanted, SEED, "ok" if pocket else "note")
+    name, total, free = cards[0]
+    value = f"{name}, {free:.1f} of {total:.1f} GB free"
+    if "+cpu" in metadata.version("torch"):
+        return Finding("graphics card", f"{value}; the installed torch cannot use it", wanted, SEED, "note")
+    return Finding("graphics card", value, wanted, SEED, "note" if free < gb else "ok")
+
+
+def known_family(base: Path | None) -> str:
+    try:
+        return families.detect(base) if base else ""
+    except LoraError:
+        return ""
+
+
+def graphics_cards() -> list[tuple[str, float, float]]:
+    """Name, GB in all and GB free of each NVIDIA card, as nvidia-smi tells them; none where it is not installed."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    asked = [tool, "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.rsplit(",", 2) for line in told.splitlines()]
+    return [
+        (r[0].strip(), float(r[1]) / 1024, float(r[2]) / 1024) for r in rows if len(r) == 3 and r[1].strip().isdigit()
+    ]
+
+
+def memory(base: Path, s: TrainSettings) -> Finding:
+    """The machine's memory, into which the base is read before it goes to a card."""
+    needed = sum(math.prod(shape) for _, _, shape in weights(base)) * BYTES[s.dtype]
+    free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
+    value = f"{size(free)} of {size(total)} free, the base's weights take {size(needed)} in {s.dtype}"
+    verdict: Verdict = "ok" if free >= SPARE * needed else "note"
+    return Finding("memory", value, f"{size(SPARE * needed)} free", "lorafactory's estimate", verdict)
+
+
+def size(number: float) -> str:
+    """A number of bytes in the unit that suits it."""
+    if number >= 1e9:
+        return f"{number / 1e9:.1f} GB"
+    return f"{number / 1e6:.0f} MB" if number >= 1e7 else f"{number / 1e6:.1f} MB"

@@ -1,0 +1,108 @@
+"""`lora why`: the story of a picture, of a LoRA, of the recent runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lorafactory.commands import why
+from lorafactory.errors import RecordError, SettingsError
+from lorafactory.store import Store
+
+
+def sha(letter: str) -> str:
+    return letter * 64
+
+
+def begin(store: Store, step: str):
+    return store.run("anna", step, version=1, key="k", settings={})
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """A workspace in which anna was made, and 0002.png was set aside, 0003.png put back by hand."""
+    source = tmp_path / "loras" / "anna" / "source"
+    source.mkdir(parents=True)
+    (source / "IMG 1.jpg").write_bytes(b"one")
+    original = hashlib.sha256(b"one").hexdigest()
+    with Store(tmp_path / "lorafactory.db") as store:
+        with begin(store, "rename") as run:
+            run.used("sees", "IMG 1.jpg", original)
+            for letter, name in (("a", "0001.png"), ("b", "0002.png"), ("c", "0003.png")):
+                run.made("picture", name, sha(letter))
+            run.note("0001.png", sha("a"), "imported", "decodes", before=original)
+            run.derived(sha("a"), original, "converted")
+        with begin(store, "dedupe") as run:
+            run.note("0001.png", sha("a"), "kept", "near", score=0.4, threshold=0.985)
+            for letter, name in (("b", "0002.png"), ("c", "0003.png")):
+                aside = {"score": 0.991, "threshold": 0.985, "rival": "0001.png", "rival_sha256": sha("a")}
+                run.note(name, sha(letter), "set aside", "near", **aside)
+        with begin(store, "by hand") as run:
+            run.note("0003.png", sha("c"), "put back", "by hand")
+        with begin(store, "caption") as run:
+            run.note("0001.png", sha("a"), "captioned", "blip", after="a red star", note=sha("5"))
+        with begin(store, "train") as run:
+            run.used("sees", "0001.png", sha("a"))
+            run.used("sees", "0003.png", sha("c"))
+    return tmp_path
+
+
+def told(space: Path, *args: object) -> str:
+    result = CliRunner().invoke(why.command, [*map(str, args), "--workspace", str(space)], catch_exceptions=False)
+    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "WHEN", result.stdout)
+
+
+PICTURE = """\
+anna/0001.png
+  made from IMG 1.jpg
+  WHEN  rename    imported  decodes
+  WHEN  dedupe    kept  near, 0.4 against 0.985
+  WHEN  caption   captioned  blip, "a red star"
+  trained on it: anna, WHEN, done
+"""
+
+
+def test_why_a_picture_by_name_by_original_and_by_path(recorded: Path):
+    assert told(recorded, "anna/0001.png") == PICTURE
+    source = recorded / "loras" / "anna" / "source" / "IMG 1.jpg"
+    by_original = told(recorded, "anna/IMG 1.jpg")
+    assert told(recorded, source) == by_original
+    assert by_original.splitlines() == [
+        "anna/IMG 1.jpg",
+        "  WHEN  rename    0001.png: imported  decodes",
+        "  WHEN  dedupe    0001.png: kept  near, 0.4 against 0.985",
+        '  WHEN  caption   0001.png: captioned  blip, "a red star"',
+        "  trained on it: anna, WHEN, done",
+    ]
+    copy = recorded / "elsewhere.jpg"
+    copy.write_bytes(source.read_bytes())
+    assert "the same bytes as IMG 1.jpg" in told(recorded, copy)
+    moved = recorded / "loras" / "anna" / "training_images" / "1_x" / "0002.png"  # it is in set_aside/
+    assert "0.991 against 0.985, rival 0001.png" in told(recorded, moved)
+    assert "no LoRA was trained on it" in told(recorded, moved)
+
+
+def test_why_a_lora_and_why_nothing(recorded: Path):
+    lines = told(recorded, "anna").splitlines()
+    assert [line.split()[1] for line in lines[1:6]] == ["train", "caption", "by", "dedupe", "rename"]
+    assert lines[4].endswith("1 kept, 2 set aside")
+    out = "  0002.png        set aside  by dedupe  near, 0.991 against 0.985, rival 0001.png"
+    assert lines[6:] == ["not in the set: 1", out]
+    assert told(recorded, recorded / "loras" / "anna") == told(recorded, "anna")
+    assert told(recorded).startswith("latest runs\n  WHEN  anna          train     done")
+    story = json.loads(told(recorded, "anna", "--json"))
+    assert [d["image"] for d in story["out"]] == ["0002.png"]
+    assert story["runs"][3]["verdicts"] == {"kept": 1, "set aside": 2}
+
+
+def test_why_something_unknown(recorded: Path):
+    with pytest.raises(SettingsError, match=r"nothing is recorded about bert(.|\n)*recorded LoRAs: anna"):
+        told(recorded, "bert")
+    with pytest.raises(RecordError, match="no record"):
+        told(recorded / "elsewhere")
+    assert not (recorded / "elsewhere").exists()
