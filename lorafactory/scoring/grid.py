@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -141,10 +142,15 @@ def font(height: int) -> Font:
     return ImageFont.load_default(height)
 
 
+def plain(text: str) -> str:
+    """The text without its accents: Pillow's font, the only one that is there everywhere, draws them as boxes."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+
+
 def wrapped(text: str, face: Font, width: int, lines: int = 6) -> list[str]:
     """Break a text at spaces, inside a word only where it is wider than a line; what does not fit ends in `...`."""
     found, line = [], ""
-    for word in text.split():
+    for word in plain(text).split():
         candidate = f"{line} {word}".strip()
         if line and face.getlength(candidate) > width:
             found.append(line)
