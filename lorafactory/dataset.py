@@ -52,13 +52,24 @@ class Picture:
 
     @property
     def caption(self) -> str | None:
-        """The caption, or None where there is no file. A byte order mark and outer white space do not count."""
+        """The caption, or None where there is no file. A byte order mark and outer white space do not count.
+
+        Bytes that are not UTF-8 come as `\\xe4`: what does not need the words goes on, the rest asks `garbled` first.
+        """
         if not self.caption_path.exists():
             return None
+        return self.caption_path.read_text(encoding="utf-8-sig", errors="backslashreplace").strip()
+
+    @property
+    def garbled(self) -> bool:
+        """True if there is a caption, and it is not UTF-8 text."""
         try:
-            return self.caption_path.read_text(encoding="utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{self.caption_path} is not UTF-8 text: save it again as UTF-8") from error
+            self.caption_path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            return True
+        except FileNotFoundError:
+            pass
+        return False
 
     def write_caption(self, text: str) -> None:
         write_whole(self.caption_path, (text + "\n").encode())
@@ -99,12 +110,17 @@ class Set:
         return [p for s in self.subsets if not s.reg for p in s.pictures]
 
     def hashes(self) -> dict[str, str]:
-        """Name within the set to sha256 of the image file."""
-        return {p.name: p.sha256 for p in self.pictures}
+        """Name within the set to sha256 of the image file; files that cannot be opened are left out."""
+        return {p.name: sha for p in self.pictures if (sha := hash_of(p.path)) is not None}
 
     def captions(self) -> dict[str, str]:
         """Name within the set to caption, for the pictures that have one."""
         return {p.name: c for p in self.pictures if (c := p.caption) is not None}
+
+    @property
+    def garbled(self) -> list[Path]:
+        """The captions that are not UTF-8 text, also those of regularisation pictures."""
+        return [p.caption_path for s in self.subsets for p in s.pictures if p.garbled]
 
     @property
     def aside(self) -> dict[str, Path]:
@@ -116,6 +132,14 @@ class Set:
         """One more than the highest NNNN in use, set-aside pictures included."""
         stems = [Path(name).stem for name in (*(p.name for s in self.subsets for p in s.pictures), *self.aside)]
         return max((int(s) for s in stems if _NUMBER.match(s)), default=0) + 1
+
+
+def hash_of(path: Path) -> str | None:
+    """sha256 of a file's bytes; None if it may not be opened."""
+    try:
+        return images.sha256(path)
+    except PermissionError:
+        return None
 
 
 def read_set(root: Path, folder: Path, word: str = "") -> Set:

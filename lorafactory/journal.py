@@ -37,7 +37,10 @@ class Standing:
 
 
 def look(found: Set) -> Standing:
-    """Read what stands where: the folders of the set and of `set_aside/`, without their subfolders."""
+    """Read what stands where: the folders of the set and of `set_aside/`, without their subfolders.
+
+    A picture that may not be opened is left out: no step can do anything with it.
+    """
     files, texts = {}, {}
     folders = {s.folder for s in found.subsets} | set((found.root / ASIDE).glob("*/"))
     for folder in sorted(folders):
@@ -52,8 +55,8 @@ def look(found: Set) -> Standing:
                 data = path.read_bytes()
                 files[place] = hashlib.sha256(data).hexdigest()
                 texts[files[place]] = data
-            else:
-                files[place] = images.sha256(path)
+            elif (sha := dataset.hash_of(path)) is not None:
+                files[place] = sha
     return Standing(files, texts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tomllib
 import types
 import typing
@@ -12,6 +13,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import click
+import tomlkit
 from pydantic.fields import FieldInfo
 
 from lorafactory import past, settings, step
@@ -20,7 +22,7 @@ from lorafactory.step import Result, StepSettings, Work
 from lorafactory.store import Store
 from lorafactory.workspace import find_workspace, target
 
-HEADER = ("recipe", "base", "trigger", "kind", "class")
+HEADER = ("recipe", "base", "vae", "prediction", "trigger", "kind", "class")
 
 
 def workspace_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,6 +43,8 @@ def header_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ("class", "The plain word for what is learned, such as `woman`."),
         ("kind", "person, character, style or object."),
         ("trigger", "The token that calls the LoRA."),
+        ("prediction", "What a base answers that does not say so: epsilon or v_prediction."),
+        ("vae", "A VAE instead of the base's own: a .safetensors file or a folder."),
         ("base", "The model trained on: a path, part of a name under `models`, or `pocket`."),
         ("recipe", "A name from `lora recipe list`, or a .toml file."),
     ):
@@ -143,8 +147,35 @@ def run_step(module: ModuleType, given_place: str, given: dict[str, Any]) -> Res
     told = {k: v for k in module.Settings.model_fields if (v := {**given, **header}.get(k)) not in (None, ())}
     told = {k: as_told(module.Settings.model_fields[k], k, v) for k, v in told.items()}
     recipe = settings.effective(workspace, place, {**header, **({step.name_of(module): told} if told else {})})
-    apply = place.owned or given["apply"]
-    return in_lock(module, Work(workspace, place, recipe, apply), step.settings_of(module, recipe), given["force"])
+    work = Work(workspace, place, recipe, place.owned or given["apply"])
+    result = in_lock(module, work, step.settings_of(module, recipe), given["force"])
+    if place.owned and (options := to_keep(module, work, told, header)):
+        line = shlex.join(["lora", "make", place.name, *options])
+        click.echo(f"this once; to keep it: {line}", err=True)
+    return result
+
+
+def to_keep(module: ModuleType, work: Work, told: dict[str, Any], header: dict[str, Any]) -> list[str]:
+    """The options of `lora make` that keep what was told here and what it would do otherwise; none if it would not."""
+    kept = settings.effective(work.workspace, work.place)
+    ours, its = step.settings_of(module, work.recipe), step.settings_of(module, kept)
+    stands = getattr(module, "stands", None)
+    if stands and stands(ours.model_dump(mode="json"), its):
+        return []
+    name, fields = step.name_of(module), module.Settings.model_fields
+    keys = [k for k in told if getattr(ours, k) != getattr(its, k) and not step.is_neutral(fields[k])]
+    was = kept.header.model_dump(by_alias=True)
+    first = [f"--{k}={v}" for k, v in header.items() if k not in fields and v != was[k]]
+    return [*first, *(word for k in keys for word in ("--set", f"{name}.{k}={toml(told[k])}"))]
+
+
+def toml(value: Any) -> str:
+    """A value as TOML writes it, in one line."""
+    if not isinstance(value, dict):
+        return str(tomlkit.item(value).as_string())
+    table = tomlkit.inline_table()
+    table.update(value)
+    return str(table.as_string())
 
 
 def as_told(field: FieldInfo, key: str, value: Any) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorafactory.dataset import Set
+from lorafactory.dataset import Set, hash_of
 from lorafactory.store import Run, Store, tidy
 
 BY_HAND = "by hand"
@@ -37,6 +37,8 @@ class Past:
     """Picture name to the prompt it was generated from."""
     repeats: Mapping[str, int] = field(default_factory=dict)
     """Word of a folder of the set to the number that `repeats` last gave it."""
+    undone: Mapping[str, str] = field(default_factory=dict)
+    """As `imported`, for imports that were taken back and are to be brought in again."""
 
 
 def snapshot(pictures: Set, run: Run) -> None:
@@ -60,11 +62,12 @@ def see_hand(pictures: Set, recorded: str, store: Store) -> list[str]:
     now = {str(tidy(p.name)): p for p in pictures.pictures}
     aside = {str(tidy(name)) for name in pictures.aside}
     changes: list[tuple[str, str, str, str]] = []
-    for name, sha in left.items():
+    for name, was in left.items():
         if name not in now:
-            changes.append((name, sha, "set aside" if Path(name).name in aside else "removed", ""))
+            changes.append((name, was, "set aside" if Path(name).name in aside else "removed", ""))
     for name, picture in now.items():
-        sha = picture.sha256
+        if (sha := hash_of(picture.path)) is None:  # it may not be opened, so nothing can be said of it
+            continue
         if name not in left:
             was_out = [d for d in store.decisions(lora=recorded, sha256=sha) if d.verdict in OUT]
             changes.append((name, sha, "put back" if was_out else "added", ""))
@@ -92,15 +95,16 @@ OUT = ("set aside", "removed")
 _CAPTION = ("caption changed", "caption removed")
 
 
-def remember(recorded: str, store: Store) -> Past:
+def remember(recorded: str, store: Store, *, again: bool = False) -> Past:
     """Read from the record what steps need to know of this set's past.
 
-    Of a run that was taken back only this remains: what it imported is not imported again.
+    Of a run that was taken back only this remains: what it imported is not imported again, unless `again` is true.
     """
     hand: dict[str, str] = {}
     hand_captions: set[str] = set()
     captions: dict[str, tuple[str, str]] = {}
     imported: dict[str, str] = {}
+    taken_back: dict[str, str] = {}
     conversions: dict[str, tuple[str, str]] = {}
     synthetic: dict[str, str] = {}
     repeats: dict[str, int] = {}
@@ -108,7 +112,9 @@ def remember(recorded: str, store: Store) -> Past:
     for d in store.decisions(lora=recorded):
         if d.run in undone and d.rule != BY_HAND and d.verdict != "imported":
             continue
-        if d.verdict in _CAPTION:  # by hand, or by edits that a person asked for
+        if again and d.run in undone and d.verdict == "imported":
+            taken_back[d.before or ""] = d.image
+        elif d.verdict in _CAPTION:  # by hand, or by edits that a person asked for
             hand_captions.add(d.image)
         elif d.rule == BY_HAND and d.verdict != "kept":  # steps say `kept` of what a person did
             hand[d.image] = d.verdict
@@ -125,4 +131,4 @@ def remember(recorded: str, store: Store) -> Past:
         elif d.verdict == "repeated" and d.after:
             number, _, word = d.after.partition("_")
             repeats[word] = int(number)
-    return Past(imported, hand, frozenset(hand_captions), captions, conversions, synthetic, repeats)
+    return Past(imported, hand, frozenset(hand_captions), captions, conversions, synthetic, repeats, taken_back)

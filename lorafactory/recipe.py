@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lorafactory.errors import Problem, SettingsError
 
 Kind = Literal["person", "character", "style", "object"]
+Prediction = Literal["epsilon", "v_prediction"]
 Tables = dict[str, dict[str, Any]]
 
 
@@ -31,6 +32,10 @@ class Header(BaseModel):
     """The recipe below this file: a name from `lora recipe list`, or a path."""
     base: str | None = None
     """The model trained on: part of a file name under `models`, a folder, a `.safetensors` file or `pocket`."""
+    vae: str | None = None
+    """A VAE instead of the base's own, for bases without one: a `.safetensors` file or a folder."""
+    prediction: Prediction | None = None
+    """What the base was taught to answer, where it does not say so itself: `epsilon` or `v_prediction`."""
     kind: Kind = "person"
     """What is learned; it chooses repeats, flipping and prompts."""
     class_: str = Field("", alias="class")

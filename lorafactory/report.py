@@ -45,7 +45,7 @@ def collect(work: Work, store: Store) -> Report:
         kind=f"{header.kind}, {header.class_}" if header.class_ else header.kind,
         by_hand=verdict["by_hand"] is not None,
         weight=scores["strength"],
-        another=f"lora pick {place.name} --epoch N",
+        another=f"lora pick {place.name} --{verdict.get('called_by', 'epoch')} N",
         preview=embedded(preview, 640),
         grid=embedded(place.comparison / "grid.png", GRID_SIDE),
         scores=rows(scores, verdict),
@@ -88,8 +88,9 @@ def rows(scores: dict[str, Any], verdict: dict[str, Any]) -> list[Row]:
 def marks(scores: dict[str, Any], verdict: dict[str, Any], steps_run: int) -> list[Mark]:
     """Where the saves lie on the loss curve."""
     saved = [c for c in scores["columns"] if c["save"] and c["strength"] == scores["strength"]]
-    last = max((c["epoch"] for c in saved), default=0)
-    return [Mark(round(steps_run * c["epoch"] / last), c["label"], c["save"] == verdict["pick"]) for c in saved]
+    last = max((c["epoch"] for c in saved), default=0) or 1
+    steps = [c.get("step") or round(steps_run * c["epoch"] / last) for c in saved]
+    return [Mark(step, c["label"], c["save"] == verdict["pick"]) for step, c in zip(steps, saved, strict=True)]
 
 
 def noticed(work: Work, store: Store) -> list[Noticed]:

@@ -15,10 +15,19 @@ COLUMNS = ("text", "caption", "prompt")
 """What a list's caption may be called; the first one that is there counts."""
 
 
+class NotText(InputError):  # noqa: N818  (said of a file, not of the program)
+    """A text that is not UTF-8."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is not UTF-8 text: save it again as UTF-8")
+        self.path = path
+
+
 def caption_beside(original: Path, top: Path | None = None) -> str | None:
     """The text that came with an original and says something; None if there is none.
 
-    Lists are looked for from the original's folder up to `top`. InputError if a text or list cannot be read.
+    Lists are looked for from the original's folder up to `top`. NotText if the text beside it is not UTF-8, another
+    InputError if a list cannot be read, as all captions hang on that.
     """
     for suffix in CAPTIONS:
         path = original.with_suffix(suffix)
@@ -42,7 +51,11 @@ def listed(original: Path, top: Path) -> str | None:
 def captions_in(path: Path, changed_ns: int) -> dict[str, str]:
     """File name to caption; `changed_ns` makes a list that was written anew be read anew."""
     found = {}
-    for number, line in enumerate(read(path).splitlines(), 1):
+    try:
+        lines = read(path).splitlines()
+    except NotText as error:
+        raise InputError(str(error)) from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -59,4 +72,4 @@ def read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: save it again as UTF-8") from error
+        raise NotText(path) from error

@@ -15,6 +15,7 @@ and, where they differ from the defaults below:
     stands(last, settings) -> bool              a run with settings `last` is not undone by these
     sees(work, settings) -> dict[str, str]      what it reads, name to sha256; the set's images if absent
     outputs(work, settings) -> list[Path]       files without which the step has not happened
+    AGAIN       what --force does after `undo`, in words
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.progress import track
 
@@ -40,7 +42,16 @@ from lorafactory.errors import FailedError, SettingsError, raise_all
 from lorafactory.past import Past, remember, snapshot
 from lorafactory.recipe import Recipe, say_invalid
 from lorafactory.store import Run, Store, tidy
-from lorafactory.workspace import REAL_BLIP, REAL_CLIP, LoraDir, ModelSet, Workspace, identity, model_set
+from lorafactory.workspace import (
+    REAL_BLIP,
+    REAL_CLIP,
+    LoraDir,
+    ModelSet,
+    Workspace,
+    base_identity,
+    identity,
+    model_set,
+)
 
 T = TypeVar("T")
 
@@ -140,7 +151,8 @@ class Work:
 
     @cached_property
     def models(self) -> ModelSet:
-        return model_set(self.workspace, self.recipe.header.base)
+        head = self.recipe.header
+        return model_set(self.workspace, head.base, vae=head.vae, prediction=head.prediction)
 
     @cached_property
     def judges(self) -> ModelSet:
@@ -187,14 +199,21 @@ def name_of(module: ModuleType) -> str:
 def cache_key(module: ModuleType, work: Work, settings: StepSettings) -> str:
     """sha256 over the canonical JSON of everything but the inputs that changes the step's output."""
     fields = type(settings).model_fields
-    extras = {k: v.json_schema_extra for k, v in fields.items()}
     told = settings.model_dump(mode="json")
-    values = {k: v for k, v in told.items() if not (isinstance(e := extras[k], dict) and e.get("neutral"))}
+    values = {k: v for k, v in told.items() if not is_neutral(fields[k])}
     models = {m: model_identity(work, m) for m in getattr(module, "MODELS", ())}
+    if "base" in models and work.models.base is not None:
+        models["base"] = base_identity(work.workspace, work.models)
     header = {"trigger": work.trigger, "kind": work.recipe.header.kind, "class": work.recipe.header.class_}
     header = {k: v for k, v in header.items() if k in getattr(module, "HEADER", ())}
     whole = [name_of(module), module.VERSION, values, models, header]
     return hashlib.sha256(json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def is_neutral(field: FieldInfo) -> bool:
+    """True if no output depends on this setting."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("neutral"))
 
 
 def model_identity(work: Work, kind: str) -> str:
@@ -237,6 +256,13 @@ def is_done(module: ModuleType, work: Work, settings: StepSettings, store: Store
     return up_to_date(module, work, settings, cache_key(module, work, settings), store)
 
 
+def is_taken_back(name: str, recorded: str, store: Store) -> bool:
+    """True if `undo` took back the last run of the step that changed anything."""
+    rows = (row for row in store.runs(recorded, limit=1000) if row.step == name and store.changes(row.id))
+    last = next(rows, None)
+    return last is not None and last.ulid in store.undone(recorded)
+
+
 def perform(
     module: ModuleType,
     work: Work,
@@ -251,9 +277,9 @@ def perform(
     key = cache_key(module, work, settings)
     name = name_of(module)
     if not force and work.place.owned and up_to_date(module, work, settings, key, store):
-        row = store.last(work.place.recorded, name)
-        undone = row is not None and row.ulid in store.undone(work.place.recorded)
-        told = "taken back by `undo`, and stays so; --force runs it again" if undone else "up to date"
+        undone = is_taken_back(name, work.place.recorded, store)
+        again = f"`lora {name} {work.place.name} --force` {getattr(module, 'AGAIN', 'runs it again')}"
+        told = f"taken back by `undo`, and stays so; {again}" if undone else "up to date"
         return Result(f"{name}: {told}", skipped=True)
     with store.run(
         work.place.recorded,
@@ -262,7 +288,7 @@ def perform(
         key=key,
         settings=settings.model_dump(mode="json"),
     ) as run:
-        noted = replace(work, note=Note(run), past=remember(work.place.recorded, store))
+        noted = replace(work, note=Note(run), past=remember(work.place.recorded, store, again=force))
         before = journal.look(noted.set)
         try:
             result: Result = module.run(noted, settings)

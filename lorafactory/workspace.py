@@ -192,14 +192,28 @@ class ModelSet:
     blip: str
     """A folder, or a hub id."""
     pocket: bool = False
+    vae: Path | None = None
+    """A file or folder whose VAE is used instead of the base's own."""
+    prediction: str | None = None
+    """What the base was taught to answer, where it does not say so itself."""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What is said of the base beside its place, as `families.inspect` and `load` take it."""
+        return {"vae": self.vae, "prediction": self.prediction}
 
 
-def model_set(workspace: Workspace, base: str | None) -> ModelSet:
+def model_set(
+    workspace: Workspace, base: str | None, *, vae: str | None = None, prediction: str | None = None
+) -> ModelSet:
     """Find the models for a base as a recipe names it; raise BaseError with what to type if that cannot be."""
+    told: dict[str, Any] = {"vae": Path(vae).expanduser() if vae else None, "prediction": prediction}
+    if vae and not told["vae"].exists():
+        raise BaseError(f"{vae}: there is no such VAE\n    --vae FILE.safetensors, or take out `vae`")
     if base == "pocket":
         from lorafactory.pocket import MODELS
 
-        return ModelSet(MODELS / "base", f"folder:{MODELS / 'clip'}", str(MODELS / "blip"), pocket=True)
+        return ModelSet(MODELS / "base", f"folder:{MODELS / 'clip'}", str(MODELS / "blip"), pocket=True, **told)
     if not base:
         raise BaseError(no_base(workspace))
     if Path(base).suffix.lower() in {".ckpt", ".pt", ".pth", ".bin"}:
@@ -207,7 +221,7 @@ def model_set(workspace: Workspace, base: str | None) -> ModelSet:
             f"{base} is a pickle file, which can run any code when it is opened; it is not read.\n"
             "    use the .safetensors file of the same model, as in --base model.safetensors"
         )
-    return ModelSet(locate(workspace, base), REAL_CLIP, REAL_BLIP)
+    return ModelSet(locate(workspace, base), REAL_CLIP, REAL_BLIP, **told)
 
 
 def draw_demo(folder: Path) -> int:
@@ -255,11 +269,19 @@ def no_base(workspace: Workspace) -> str:
     else:
         lines = [
             "No base model is named. Give one of:",
-            "    --base FILE.safetensors      an SD 1.5 checkpoint",
+            "    --base FILE.safetensors      an SD 1.5 or SDXL checkpoint",
             "    --base FOLDER                a diffusers folder",
             f'    models = ["FOLDER"] in {workspace.config_path}, then --base PART_OF_A_NAME',
         ]
     return "\n".join([*lines, "    --base pocket                the toy model that ships with lorafactory"])
+
+
+def base_identity(workspace: Workspace, models: ModelSet) -> str:
+    """What a base is with all that is said of it: the sha256 of its weights, where nothing is."""
+    assert models.base is not None
+    own = identity(workspace, models.base)
+    said = [identity(workspace, models.vae) if models.vae else "", models.prediction or ""]
+    return hashlib.sha256("|".join([own, *said]).encode()).hexdigest() if any(said) else own
 
 
 def identity(workspace: Workspace, path: Path) -> str:

@@ -50,8 +50,8 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def lora(capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Run the command line in this process: importing torch anew for each command would cost ten seconds."""
+def lora(space: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run the command line in this process, never in the person's own workspace; importing torch anew costs 10 s."""
     from lorafactory import cli
 
     def run(*args: object) -> Said:

@@ -26,6 +26,7 @@ from typing import Any
 import click
 
 from lorafactory import chain, images, journal, past, settings, step, steps
+from lorafactory.dataset import ASIDE, hash_of
 from lorafactory.errors import FailedError, InputError, LoraError, Problem, raise_all
 from lorafactory.options import header_options, header_values, json_option, workspace_option
 from lorafactory.setcheck import (
@@ -60,7 +61,25 @@ def in_the_way(work: Work) -> list[Problem]:
     except LoraError as error:
         found.append(Problem(str(error), error=type(error)))
         links = [link for link in links if not getattr(link.module, "MODELS", ())]
-    return [*found, *chain.check(work, links)]
+    return [*found, *stays_empty(work, links), *chain.check(work, links)]
+
+
+def stays_empty(work: Work, links: Sequence[chain.Link]) -> list[Problem]:
+    """A set without pictures whose originals were all brought in once, so that `make` brings none."""
+    link = next((link for link in links if link.name == "rename"), None)
+    originals = [sha for p in images.find_sources(work.originals) if (sha := hash_of(p))]
+    if not link or work.set.pictures or not originals or not work.workspace.record.is_file():
+        return []
+    with Store(work.workspace.record, readonly=True) as store:
+        known = past.remember(work.place.recorded, store).imported
+        undone = past.remember(work.place.recorded, store, again=True).undone
+        done = step.is_done(link.module, work, link.settings, store)
+    if not done and not all(sha in known for sha in originals):
+        return []
+    message = f"{work.place.images}: no pictures in the set, and all {len(originals)} originals were brought in once"
+    again = f"lora rename {work.place.name} --force     {link.module.AGAIN}"
+    put = f"put some back from {work.place.root / ASIDE}, or: lora make {work.place.name} --from FOLDER"
+    return [Problem(message, again if undone else put)]
 
 
 def findings(work: Work, seen: Seen, *, no_clip: bool) -> list[Finding]:
@@ -132,8 +151,9 @@ def turn_mirrored(work: Work) -> list[str]:
 def turn(work: Work) -> list[str]:
     found = looks.seen(work).looks if work.set.pictures else []
     sides = orientation.sides([look.strip for look in found])
-    if orientation.finding(found, work.recipe.header.kind, sides).verdict == "ok":
-        return ["no picture is turned: none seems to be mirrored, or it cannot be told"]
+    row = orientation.finding(found, work.recipe.header.kind, sides)
+    if row.verdict == "ok":
+        return [f"no picture is turned: left and right: {row.value}"]
     return mirroring.turn(work, [found[i].picture for i in sides.fewer], sides.gap)
 
 

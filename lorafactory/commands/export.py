@@ -26,15 +26,14 @@ from lorafactory.options import json_option, shown, workspace_option
 from lorafactory.step import Result, Work
 from lorafactory.workspace import find_workspace, target
 
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+"""How a file is called that holds others: only of a form that writes it."""
+
 
 def export(work: Work, form: str, to: Path | None) -> Result:
     """Write the set as `form`, whole or not at all; InputError if there is nothing to write, or something is there."""
     kind = exports.get(form)
-    final = (to.expanduser() if to else Path(f"{work.place.name}-{form}{kind.SUFFIX}")).absolute()
-    if kind.SUFFIX and final.suffix.lower() != kind.SUFFIX:
-        final = final.with_name(final.name + kind.SUFFIX)
-    if final.exists() and (final.is_file() or any(final.iterdir())):
-        raise InputError(f"{final} is there already: move it away, or name another place with --to")
+    final = free_place(work, form, kind.SUFFIX, to)
     subsets = [s for s in work.set.subsets if s.pictures]
     if not any(not s.reg for s in subsets):
         raise InputError(f"{work.place.images}: no pictures to export; lora make {work.place.name} --from FOLDER")
@@ -52,6 +51,25 @@ def export(work: Work, form: str, to: Path | None) -> Result:
     data = {"to": str(final), "format": form, "pictures": len(pictures), "left_out": lines}
     captions = sum(p.caption_path.is_file() for p in pictures)
     return Result(f"export: {len(pictures)} pictures, {captions} captions in {final}", data, lines)
+
+
+def free_place(work: Work, form: str, suffix: str, to: Path | None) -> Path:
+    """Where the export goes, with the form's suffix; InputError if it cannot go there."""
+    final = (to.expanduser() if to else Path(f"{work.place.name}-{form}{suffix}")).absolute()
+    ending = final.suffix.lower()
+    if ending in PACKED and ending != suffix:
+        line = f"--to {final.with_suffix(suffix)}"
+        raise InputError(f"{final}: {form} is a {suffix or 'folder'}, not a {ending}.\n    {line}")
+    if suffix and ending != suffix:
+        final = final.with_name(final.name + suffix)
+    root = work.place.root.resolve()
+    if final.resolve().is_relative_to(root):
+        outside = work.workspace.root if work.place.owned else root.parent
+        line = f"--to {outside / f'{work.place.name}-{form}{suffix}'}"
+        raise InputError(f"{final} lies inside {root}, and would become part of it.\n    {line}")
+    if final.exists() and (final.is_file() or any(final.iterdir())):
+        raise InputError(f"{final} is there already: move it away, or name another place with --to")
+    return final
 
 
 def unwritten(work: Work) -> list[str]:

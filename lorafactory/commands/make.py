@@ -12,15 +12,17 @@ For example:
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lorafactory import chain, images, settings, sidecars, step, trigger, unzip, workspace
+from lorafactory import chain, dataset, images, settings, sidecars, step, trigger, unzip, workspace
 from lorafactory.errors import InputError, NoSavePasses, Problem, raise_all
 from lorafactory.files import whole, write_whole
 from lorafactory.options import assignments, header_options, header_values, nested, workspace_option
@@ -30,6 +32,10 @@ from lorafactory.store import Store
 from lorafactory.workspace import LoraDir, Workspace, find_workspace
 
 DEMO = "demo"
+NAMED = 10
+"""Pictures set aside by a step that are named; `lora why NAME` names the others."""
+OUT = re.compile(r": set aside, |, set aside$")
+"""In a step's line about a picture that it set aside."""
 COMPANIONS = (".txt", ".caption", ".json")
 """What belongs to a picture and lies beside it: a caption, or how it was generated."""
 
@@ -136,14 +142,35 @@ def asked(space: Workspace, place: LoraDir, origin: Origin, told: dict[str, Any]
     if origin.how == "demo":
         values.setdefault("recipe", DEMO)
     if not settings.effective(space, place, nested(values)).header.trigger:
-        values["trigger"] = trigger.make_trigger(place.name)
-    return values | {key: str(path.resolve()) for key in ("base", "recipe") if (path := as_file(values.get(key)))}
+        values["trigger"] = trigger_of(origin.folder) or trigger.make_trigger(place.name)
+    files = {key: as_file(values.get(key)) for key in ("base", "vae", "recipe")}
+    return values | {key: str(path.resolve()) for key, path in files.items() if path}
+
+
+def trigger_of(folder: Path) -> str:
+    """The first word of a set's folder `12_4nna woman` if every caption in it has that word, else nothing.
+
+    With no caption it may as well be `2_holidays`.
+    """
+    words, captions = set(), []
+    for path in images.find_sources(folder):
+        within = dataset.place_in_set(Path(folder.name) / path.relative_to(folder))
+        if within is None or len(within.parts) > 1:  # loose, or for regularisation
+            continue
+        words |= {re.split(r"[\s,]", within.name.partition("_")[2].strip())[0]}
+        with suppress(InputError):  # the import says so, with all else that is wrong
+            captions.append(sidecars.caption_beside(path, folder))
+    said = [text.lower() for text in captions if text]
+    word = words.pop() if len(words) == 1 else ""
+    alone = re.compile(rf"(?<!\w){re.escape(word.lower())}(?!\w)")
+    return word if word and said and all(map(alone.search, said)) else ""
 
 
 def as_file(value: object) -> Path | None:
-    """The file or folder that a base or recipe names from here; kept whole, it means the same from elsewhere."""
+    """The file or folder that a base, VAE or recipe names from here; kept whole, it means the same from elsewhere."""
     path = Path(str(value or "")).expanduser()
-    there = path.is_file() if path.suffix in (".toml", ".safetensors") else (path / "model_index.json").is_file()
+    marks = ("model_index.json", "config.json")  # of a whole base, and of a VAE alone
+    there = path.is_file() if path.suffix in (".toml", ".safetensors") else any((path / m).is_file() for m in marks)
     return path if value and there else None
 
 
@@ -185,7 +212,7 @@ def make_from(
         unpacked.close()
         work = replace(work, incoming=None)
         with Store(space.record) as store:
-            results = chain.run(work, links, store, force=force, say=lambda result: click.echo(result.summary))
+            results = chain.run(work, links, store, force=force, say=partial(say, name=place.name))
             if to is None:
                 write_report(work, store)
     if to is None:
@@ -193,6 +220,16 @@ def make_from(
     else:
         click.echo(f"stopped after {to}, as asked; look at {place.root}, then: lora make {place.name}")
     return results
+
+
+def say(result: Result, name: str) -> None:
+    """A step's summary, and which pictures it set aside."""
+    click.echo(result.summary)
+    out = [line for line in result.lines if OUT.search(line)] if result.data.get("set_aside") else []
+    for line in out[:NAMED]:
+        click.echo(f"    {line}")
+    if len(out) > NAMED:
+        click.echo(f"    and {len(out) - NAMED} more: lora why {name}")
 
 
 def conclude(work: Work, results: dict[str, Result]) -> None:
@@ -233,7 +270,7 @@ def closing(work: Work, results: dict[str, Result], verdict: dict[str, Any]) -> 
             f"trigger  {work.trigger}",
             f"save     {verdict['reason']}",
             f"report   {place.report.as_uri()}",
-            f"another  lora pick {place.name} --epoch N",
+            f"another  lora pick {place.name} --{verdict.get('called_by', 'epoch')} N",
         ]
     )
 

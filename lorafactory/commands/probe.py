@@ -37,7 +37,7 @@ from lorafactory.options import header_options, header_values, json_option, work
 from lorafactory.scoring.grid import Head, grid
 from lorafactory.scoring.likeness import ceiling
 from lorafactory.step import Work
-from lorafactory.workspace import find_workspace, identity, target
+from lorafactory.workspace import base_identity, find_workspace, target
 
 Vectors = NDArray[np.float32]
 SHEET = "probe.png"
@@ -104,10 +104,9 @@ def made_up(count: int) -> list[str]:
 def draw(work: Work, words: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Path]]:
     """Word to its pictures, one per seed; those in the cache are not drawn again."""
     compare = step.settings_of(steps.get("compare"), work.recipe)
-    base = work.models.base
-    if base is None:
+    if work.models.base is None:
         raise SettingsError("probe: no base to draw with")
-    how = [identity(work.workspace, base), compare.steps, compare.cfg]
+    how = [base_identity(work.workspace, work.models), compare.steps, compare.cfg]
     folder = work.workspace.cache / "probe"
 
     def place(word: str, seed: int) -> Path:
@@ -119,7 +118,7 @@ def draw(work: Work, words: Sequence[str], seeds: Sequence[int]) -> dict[str, li
     missing = [job for job in jobs if not job[2].exists()]
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
-        loaded = steps.get("generate").load(base)
+        loaded = steps.get("generate").load(work.models)
         batches = [missing[i : i + compare.batch] for i in range(0, len(missing), compare.batch)]
         for batch in work.track(batches, "probing"):
             draw_batch(loaded, batch, compare)

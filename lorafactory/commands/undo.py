@@ -1,9 +1,10 @@
 """Take back the last command on a set: moves, folders renamed, captions written. Each call goes one further back.
 
 Everything comes to lie where it was, byte for byte. Pictures that were brought in leave for set_aside/undone/, as
-nothing is deleted; their originals stay in source/, and they are not brought in again: put them back by hand. What a
-person did since is never overwritten; a picture put back counts as put back by hand, so no later run takes it out.
-`make` is taken back step by step. Trainings, saves, comparisons and masks stay, and so does what `rename --to` wrote.
+nothing is deleted; their originals stay in source/, and only `lora rename anna --force` brings them in again, or you by
+hand. What a person did since is never overwritten; a picture put back counts as put back by hand, so no later run takes
+it out. `make` is taken back step by step. Trainings, saves, comparisons and masks stay, and so does what `rename --to`
+wrote.
 
 \b
 For example:

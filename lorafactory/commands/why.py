@@ -23,12 +23,15 @@ import click
 from lorafactory import images
 from lorafactory.errors import SettingsError
 from lorafactory.options import json_option, workspace_option
-from lorafactory.store import Decision, RunRow, Store
+from lorafactory.setcheck import some
+from lorafactory.store import Decision, RunRow, Store, tidy
 from lorafactory.workspace import Workspace, find_workspace, target
 
 OUT = ("set aside", "removed", "refused")
 BACK = ("put back", "added")
 BY_HAND = "by hand"
+SLASHES = frozenset("/\\")
+"""What a folder's place has, and a LoRA's name has not."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -62,6 +65,8 @@ class PictureStory:
     """Names of what it was made from."""
     also: list[str]
     """Other names of the same bytes."""
+    elsewhere: list[str]
+    """Other LoRAs and folders that had these bytes; what they decided is told when they are asked about."""
     decisions: list[Decision]
     trainings: list[RunRow]
 
@@ -85,10 +90,10 @@ def why(store: Store, space: Workspace, thing: str | None) -> LoraStory | Pictur
 
 def lora_called(store: Store, space: Workspace, thing: str) -> str | None:
     """The LoRA that is meant by a name, or by its folder."""
-    plain = not set("/\\").intersection(thing)
+    plain = not SLASHES.intersection(thing)
     if plain and (store.runs(thing, limit=1) or (space.loras / thing).is_dir()):
         return thing
-    return target(space, thing).name if Path(thing).expanduser().is_dir() else None
+    return target(space, thing).recorded if Path(thing).expanduser().is_dir() else None
 
 
 def run_stories(store: Store, lora: str | None) -> list[RunStory]:
@@ -114,15 +119,19 @@ def picture_story(store: Store, space: Workspace, thing: str) -> PictureStory:
     lora, name, hashes = picture_called(store, space, thing)
     parents = [p.sha256 for sha in hashes for p in store.parents(sha)]
     made = [c.sha256 for sha in hashes for c in store.children(sha) if c.depth == 1]
-    about = [d for sha in {*hashes, *parents, *made} for d in store.decisions(lora=lora, sha256=sha)]
+    found = {d.id: d for sha in {*hashes, *parents, *made} for d in store.decisions(sha256=sha)}
+    about = sorted(found.values(), key=lambda d: d.id)
+    home = tidy(lora) or (about[-1].lora if about else None)
+    others = {where for sha in hashes for where, _ in store.places(sha)} - {home}
     trainings = {run.id: run for sha in hashes for _, run in store.users_of(sha)}
     return PictureStory(
-        picture=f"{lora}/{name}" if lora else thing,
+        picture=f"{lora}/{name}" if lora and not SLASHES.intersection(lora) else thing,
         lora=lora,
         sha256=hashes,
-        sources=names(store, parents, lora),
-        also=[other for other in names(store, hashes, lora) if other != name],
-        decisions=sorted({d.id: d for d in about}.values(), key=lambda d: d.id),
+        sources=names(store, parents, home) or names(store, parents, None),
+        also=[other for other in names(store, hashes, home) if other != name],
+        elsewhere=sorted(others),
+        decisions=[d for d in about if d.lora == home],
         trainings=[trainings[i] for i in sorted(trainings)],
     )
 
@@ -137,18 +146,24 @@ def picture_called(store: Store, space: Workspace, thing: str) -> tuple[str | No
     """LoRA, name and contents of the picture that is meant.
 
     An original may bear the name of another picture of the set, so a name stands for the set's picture first, and
-    a file in `source/` for its content only.
+    a file in `source/` for its content only. The LoRA of a file elsewhere is the folder that commands were given.
     """
     path = Path(thing).expanduser()
     inside = _below(path.resolve(), space.loras.resolve())
     parts = inside if len(inside) > 1 else () if path.is_file() else Path(thing).parts
-    lora = parts[0] if len(parts) > 1 else None
+    lora = parts[0] if len(parts) > 1 else set_of(store, path) if path.is_file() else None
     hashes = [images.sha256(path)] if path.is_file() else []
     if lora is not None and not (hashes and "source" in parts):
         hashes += store.named(lora, path.name, "picture")
     if lora is not None and not hashes:
         hashes += store.named(lora, path.name)
     return lora, path.name, list(dict.fromkeys(hashes))
+
+
+def set_of(store: Store, path: Path) -> str | None:
+    """The nearest folder above a file that the record knows as a set."""
+    above = (str(tidy(str(folder))) for folder in path.resolve().parents)
+    return next((folder for folder in above if store.runs(folder, limit=1)), None)
 
 
 def _below(path: Path, folder: Path) -> tuple[str, ...]:
@@ -185,6 +200,8 @@ def picture_lines(story: PictureStory) -> list[str]:
         told.append(f"  made from {', '.join(story.sources)}")
     if story.also:
         told.append(f"  the same bytes as {', '.join(story.also)}")
+    if story.elsewhere:
+        told.append(f"  other sets with the same picture: {some(story.elsewhere)}")
     name = Path(story.picture).name
     for d in story.decisions:
         other = f"{d.lora}/{d.image}: " if story.lora is None else f"{d.image}: " if d.image != name else ""

@@ -16,18 +16,21 @@ VERSION = 1
 
 
 def write(bundle: Bundle, target: Path, final: Path) -> list[str]:
-    """The paths in concepts.json are those of `final`: they have to be mended if the folder is moved."""
-    lay_out(bundle.subsets, target)
-    concepts = [concept(subset, final) for subset in bundle.subsets]
+    """The paths in concepts.json are those of `final`: they have to be mended if the folder is moved.
+
+    A concept is learned, so regularisation pictures are left out.
+    """
+    lay_out(bundle.training, target)
+    concepts = [concept(subset, final) for subset in bundle.training]
     (target / "concepts.json").write_text(json.dumps(concepts, indent=4, ensure_ascii=False), encoding="utf-8")
-    return []
+    return [f"{s.folder.name}: regularisation pictures" for s in bundle.reg]
 
 
 def concept(subset: Subset, final: Path) -> dict[str, Any]:
     """A folder as a concept; its captions are the texts beside the pictures (`sample`), and nothing is flipped."""
     return {
         "__version": VERSION,
-        "name": f"reg {subset.word}" if subset.reg else subset.word,
+        "name": subset.word,
         "path": (final / place_of(subset)).as_posix(),
         "enabled": True,
         "include_subdirectories": False,

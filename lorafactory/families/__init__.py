@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lorafactory.errors import SettingsError
-from lorafactory.families._inspect import Found, detect, header, inspect
+from lorafactory.families._inspect import Found, detect, header, inspect, weights
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Base", "Family", "Found", "Frame", "Schedule", "detect", "get", "header", "inspect", "names"]
+__all__ = ["Base", "Family", "Found", "Frame", "Schedule", "detect", "get", "header", "inspect", "names", "weights"]
 
 
 class Schedule(Protocol):
@@ -67,6 +67,8 @@ class Base:
     """Of the frozen parts; the VAE always stays in fp32."""
     labels: Mapping[str, str]
     """What a LoRA file's metadata says of the family."""
+    vae_name: str = ""
+    """File or folder of the VAE, where it is not the base's own."""
 
     @property
     def latent_factor(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,11 @@ class Found:
     """`epsilon` or `v_prediction`."""
     zero_snr: bool
     """The last timestep is nothing but noise."""
+
+    @property
+    def reads_clip_skip(self) -> bool:
+        """SDXL always reads the last but one layer, as sd-scripts does, whatever `clip_skip` says."""
+        return self.family != "sdxl"
 
 
 def inspect(path: Path, *, vae: Path | None = None, prediction: str | None = None) -> Found:
@@ -186,3 +191,24 @@ def header(path: Path) -> dict[str, Any]:
     if end + 8 + length != size:
         raise ValueError(f"{end + 8 + length} bytes expected, {size} found")
     return found
+
+
+def weights(base: Path) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Part, name and shape of every weight of the UNet and the text encoders, from the files' headers."""
+    if base.is_file():
+        for name, shape in _shapes(base):
+            if name.startswith(f"{UNET}."):
+                yield "unet", name.removeprefix(UNET), shape
+            elif name.startswith(("cond_stage_model.", "conditioner.")):
+                yield "text_encoder", name, shape
+        return
+    for folder in sorted(p for p in base.iterdir() if p.name == "unet" or p.name.startswith("text_encoder")):
+        for file in sorted(folder.glob("*.safetensors"), key=lambda p: len(p.name))[:1]:  # not its .fp16 twin
+            for name, shape in _shapes(file):
+                yield "unet" if folder.name == "unet" else "text_encoder", f".{name}", shape
+
+
+def _shapes(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for name, about in header(file).items():
+        if name != "__metadata__" and name.endswith("weight"):
+            yield name, tuple(about["shape"])

@@ -61,6 +61,7 @@ def load(
             scheduler=source.scheduler(found),
             dtype=source.dtype,
             device=device,
+            vae_name=vae.name if vae else "",
         )
 
 
@@ -74,6 +75,7 @@ def _base(
     scheduler: Any,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    vae_name: str = "",
 ) -> Base:
     return Base(
         family="sd15",
@@ -86,6 +88,7 @@ def _base(
         device=torch.device(device),
         dtype=dtype,
         labels=LABELS,
+        vae_name=vae_name,
     )
 
 

@@ -66,8 +66,16 @@ def load(
             tokenizers = (tokenizer_from(path / "tokenizer"), tokenizer_from(path / "tokenizer_2", PAD))
         else:
             tokenizers = (tokenizer(), padded_with(tokenizer(), PAD))
-        whole = {"vae": source.vae(vae), "tokenizers": tokenizers, "scheduler": source.scheduler(found)}
-        return _base(path.name, parts, **whole, dtype=source.dtype, device=device)
+        return _base(
+            path.name,
+            parts,
+            vae=source.vae(vae),
+            tokenizers=tokenizers,
+            scheduler=source.scheduler(found),
+            dtype=source.dtype,
+            device=device,
+            vae_name=vae.name if vae else "",
+        )
 
 
 def _base(
@@ -79,6 +87,7 @@ def _base(
     scheduler: Any,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    vae_name: str = "",
 ) -> Base:
     return Base(
         family="sdxl",
@@ -91,6 +100,7 @@ def _base(
         device=torch.device(device),
         dtype=dtype,
         labels=LABELS,
+        vae_name=vae_name,
     )
 
 

@@ -47,11 +47,12 @@ def as_csv(told: Mapping[str, Any]) -> str:
     """Every cell as a row. Text that a spreadsheet would take for a formula is quoted."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["save", "epoch", "strength", "prompt", "seed", *PER_CELL])
+    writer.writerow(["save", "epoch", "step", "strength", "prompt", "seed", *PER_CELL])
     for column in told["columns"]:
         for cell in column["cells"]:
             prompt = told["prompts"][cell["prompt"]]["text"]
-            whose = [column["save"] or "baseline", column["epoch"], column["strength"], prompt, cell["seed"]]
+            whose = [column["save"] or "baseline", column["epoch"], column.get("step", 0), column["strength"]]
+            whose += [prompt, cell["seed"]]
             writer.writerow([_safe(value) for value in [*whose, *(cell[name] for name in PER_CELL)]])
     return out.getvalue()
 

@@ -56,7 +56,8 @@ def sheet(looks: Sequence[Look], fits: Fits, s: TrainSettings, *, name: str) -> 
     pen = ImageDraw.Draw(page)
     pen.text((MARGIN, MARGIN), f"{name}: what training at {s.resolution} sees", INK, font(TEXT * 2))
     more = f"; the first {MOST} are shown" if len(looks) > MOST else ""
-    told = f"{count(len(looks))}, {count(len(groups), 'bucket')}; inside the red line is what is trained on{more}"
+    buckets = len({fit.bucket for look in shown if (fit := fits[str(look.picture.path)])})
+    told = f"{count(len(looks))}, {count(buckets, 'bucket')}; inside the red line is what is trained on{more}"
     pen.text((MARGIN, MARGIN + TEXT * 3), told, SOFT, font(TEXT))
     for group, top in zip(groups, tops, strict=True):
         pen.line((MARGIN, top, page.width - MARGIN, top), fill=LINE)

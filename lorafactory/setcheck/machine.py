@@ -9,7 +9,6 @@ import math
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from lorafactory.training.settings import TrainSettings
 
 GPU_GB = {"sd15": 8, "sdxl": 10}
 """Memory of a graphics card that a family's LoRA training wants, after seed 003."""
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+BYTES = {"auto": 4, "fp32": 4, "bf16": 2, "fp16": 2}
 LATENT = 2 * 4 * 4 / 64
 """Bytes of the cached latents per pixel: mean and deviation, four channels, fp32, one cell per 8 x 8 pixels."""
 CELL = 2.0
@@ -74,7 +73,7 @@ def lora_bytes(base: Path, s: TrainSettings, save_dtype: str) -> float:
     """Size of one save's matrices: rank x (inputs + outputs) for every layer the network adapts."""
     kind = networks.get(s.network)
     numbers = 0
-    for part, name, shape in weights(base):
+    for part, name, shape in families.weights(base):
         block = block_of(part, name)
         if block is None or len(shape) < 2 or (part == "text_encoder" and not s.text_encoder_lr):
             continue
@@ -91,27 +90,6 @@ def block_of(part: str, name: str) -> str | None:
     if _ATTENTION.search(name):
         return "attention"
     return "resnet" if _RESIDUAL.search(name) and not _OUTSIDE.search(name) else None
-
-
-def weights(base: Path) -> Iterator[tuple[str, str, Sequence[int]]]:
-    """Part, name and shape of every weight of the UNet and the text encoders, from the files' headers."""
-    if base.is_file():
-        for name, shape in shapes(base):
-            if name.startswith("model.diffusion_model."):
-                yield "unet", name.removeprefix("model.diffusion_model"), shape
-            elif name.startswith(("cond_stage_model.", "conditioner.")):
-                yield "text_encoder", name, shape
-        return
-    for folder in sorted(p for p in base.iterdir() if p.name == "unet" or p.name.startswith("text_encoder")):
-        for file in sorted(folder.glob("*.safetensors"), key=lambda p: len(p.name))[:1]:  # not its .fp16 twin
-            for name, shape in shapes(file):
-                yield "unet" if folder.name == "unet" else "text_encoder", f".{name}", shape
-
-
-def shapes(file: Path) -> Iterator[tuple[str, Sequence[int]]]:
-    for name, about in families.header(file).items():
-        if name != "__metadata__" and name.endswith("weight"):
-            yield name, about["shape"]
 
 
 # ---------------------------------------------------------------- memory
@@ -158,9 +136,10 @@ def graphics_cards() -> list[tuple[str, float, float]]:
 
 def memory(base: Path, s: TrainSettings) -> Finding:
     """The machine's memory, into which the base is read before it goes to a card."""
-    needed = sum(math.prod(shape) for _, _, shape in weights(base)) * BYTES[s.dtype]
+    needed = sum(math.prod(shape) for _, _, shape in families.weights(base)) * BYTES[s.dtype]
     free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
-    value = f"{size(free)} of {size(total)} free, the base's weights take {size(needed)} in {s.dtype}"
+    dtype = "fp32" if s.dtype == "auto" else s.dtype
+    value = f"{size(free)} of {size(total)} free, the base's weights take {size(needed)} in {dtype}"
     verdict: Verdict = "ok" if free >= SPARE * needed else "note"
     return Finding("memory", value, f"{size(SPARE * needed)} free", "lorafactory's estimate", verdict)
 

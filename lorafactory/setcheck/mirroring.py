@@ -15,6 +15,7 @@ from PIL import ImageOps
 
 from lorafactory import dataset, images
 from lorafactory.dataset import Picture
+from lorafactory.files import write_whole
 from lorafactory.setcheck.orientation import GAP
 from lorafactory.step import Work
 
@@ -38,8 +39,8 @@ def turn_one(work: Work, picture: Picture, gap: float) -> str:
     """Write the mirror image first, so that the set never lacks the picture; then set aside what it was."""
     before, text = picture.sha256, picture.caption
     new = Picture(free_path(work, picture), picture.within)
-    if text is not None:
-        new.write_caption(text)
+    if picture.caption_path.is_file():  # its bytes: what is not UTF-8 stays as it is
+        write_whole(new.caption_path, picture.caption_path.read_bytes())
     images.save_png(ImageOps.mirror(images.load(picture.path)), new.path)
     mask = work.place.root / MASKS / f"{picture.path.stem}.png"
     if mask.is_file():

@@ -46,7 +46,17 @@ class Sides:
     @property
     def open(self) -> bool:
         """True if nothing can be said of the set."""
-        return self.gap < GAP or len(self.unsure) > (len(self.most) + len(self.fewer))
+        return bool(self.doubt)
+
+    @property
+    def doubt(self) -> str:
+        """Why nothing can be said of the set, in words; empty if something can."""
+        if self.gap < GAP:
+            return f"no one difference stands out (gap {self.gap:.2f})"
+        told = len(self.most) + len(self.fewer)
+        if len(self.unsure) > told:
+            return f"only {told} of {count(told + len(self.unsure))} lean clearly to a side (gap {self.gap:.1f})"
+        return ""
 
 
 def sides(strips: Sequence[Array]) -> Sides:
@@ -87,13 +97,13 @@ def aligned(detail: Array) -> Array:
 def finding(looks: Sequence[Look], kind: str, found: Sides) -> Finding:
     """The row about left and right."""
     what, wanted = "left and right", "all one way round"
-    rule = f"{SEED}; eigengap, from {GAP} on"
+    rule = f"{SEED}; eigengap from {GAP} on, and half of the pictures clear"
     if kind == "style":
         return Finding(what, "does not matter for a style", wanted, rule)
     if len(looks) < ENOUGH:
         return Finding(what, f"too few pictures to tell, {ENOUGH} needed", wanted, rule)
     if found.open:
-        return Finding(what, f"cannot be told (gap {found.gap:.1f})", wanted, rule)
+        return Finding(what, f"cannot be told: {found.doubt}", wanted, rule)
     if not found.fewer:
         return Finding(what, f"all one way (gap {found.gap:.1f})", wanted, rule)
     names = tuple(looks[i].name for i in found.fewer)

@@ -14,6 +14,7 @@ from typing import Any
 from lorafactory import dataset, images, sidecars
 from lorafactory.dataset import ASIDE, Picture, Set
 from lorafactory.files import whole, write_whole
+from lorafactory.journal import UNDONE
 from lorafactory.past import BY_HAND, SYNTHETIC
 from lorafactory.step import Work
 from lorafactory.steps._conversion import Conversion, Converted, converted
@@ -54,6 +55,10 @@ class Import:
     seen: dict[str, Picture] = field(default_factory=dict)
     """sha256 of the originals passed in this run, to the picture that stands for each."""
     new: list[str] = field(default_factory=list)
+    back: list[str] = field(default_factory=list)
+    """Pictures whose import had been taken back, brought in again."""
+    gone: list[str] = field(default_factory=list)
+    """Pictures that were imported once and are not in the set any more."""
     renewed: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -142,6 +147,7 @@ class Import:
             self.put_aside(original, TWIN, rule, rival=stands)
         elif told == KNOWN:
             stands = self.called(self.imported[sha])
+            self.gone += [self.imported[sha]] if stands is None else []
         else:
             stands = self.bring_in(original, sha, next(made))
         self.seen.setdefault(sha, stands or Picture(original))
@@ -163,7 +169,10 @@ class Import:
         if twin and twin.name in self._names:
             self.put_aside(original, TWIN, "same pixels", rival=twin)
             return twin
-        picture = twin or self.write(original, result)
+        if twin and sha in self.work.past.undone and twin.path.parent == self.target.root / ASIDE / UNDONE:
+            picture = self.bring_back(original, twin)
+        else:
+            picture = twin or self.write(original, result)
         self.content[looks] = picture
         self.remember(original, picture, sha)
         self.note_conversion(picture, result)
@@ -171,18 +180,35 @@ class Import:
             self.tell_rest(original, picture, result)
         return picture
 
+    def bring_back(self, original: Path, undone: Picture) -> Picture:
+        """Move a picture whose import was taken back, and its caption, to where the original belongs."""
+        folder = self.home(original)
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = Picture(dataset.move(undone, folder))
+        self.back.append(picture.name)
+        return picture
+
     def write(self, original: Path, result: Converted) -> Picture:
         """Write the caption and the mask first, so that a picture is never there without what came with it."""
         folder = self.home(original)
         picture = Picture(folder / f"{self.number:04d}.png")
         folder.mkdir(parents=True, exist_ok=True)
-        if (text := sidecars.caption_beside(original, self.source)) is not None:
+        if (text := self.text_of(original)) is not None:
             picture.write_caption(text)
         self.write_mask(picture, result)
         write_whole(picture.path, result.png)
         self.number += 1
         self.new.append(picture.name)
         return picture
+
+    def text_of(self, original: Path) -> str | None:
+        """The caption that came with an original; one that is not UTF-8 is left out, and said."""
+        try:
+            return sidecars.caption_beside(original, self.source)
+        except sidecars.NotText as error:
+            way = f"is not UTF-8 text; write it as {self.number:04d}.txt"
+            self.lines.append(f"{original.name}: imported without its caption: {error.path} {way}")
+            return None
 
     def home(self, original: Path) -> Path:
         """The folder a new picture goes to: that of the set it came in, as `10_name`, else the set's first."""
@@ -238,6 +264,8 @@ class Import:
             self.aside[key] -= 1
             return
         self.work.note(Picture(original), "set aside", rule, **told)
+        if reason == TWIN and rival:
+            self.keep_text(original, rival)
         folder = self.target.root / ASIDE / reason
         folder.mkdir(parents=True, exist_ok=True)
         taken, stem, number = {p.stem for p in folder.iterdir()}, original.stem, 2
@@ -247,6 +275,14 @@ class Import:
             if (beside := original.with_suffix(suffix)).is_file() and not beside.is_symlink():
                 with whole(folder / (stem + suffix)) as part:
                     shutil.copyfile(beside, part)
+
+    def keep_text(self, original: Path, rival: Picture) -> None:
+        """Give the picture that stays the text of its double, where it has none of its own."""
+        if not rival.path.is_relative_to(self.root) or rival.caption_path.exists():
+            return
+        if text := self.text_of(original):
+            rival.write_caption(text)
+            self.work.note(rival, "caption changed", BY_HAND, after=text, why=f"came beside {original.name}")
 
 
 def copies_aside(root: Path) -> Iterator[tuple[str, str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,14 @@ def without_doubtful(
     return left
 
 
+def dimensions(text: str) -> dict[str, Any]:
+    """The words by dimension that an option's TOML says; ValueError if it says none."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise ValueError('should be words by dimension, as in light = ["soft lighting", "studio lighting"]') from None
+
+
 def worded(
     eye: Eye, words: Mapping[str, Sequence[str]], margin: float, said: Mapping[Picture, str]
 ) -> dict[Picture, str]:
@@ -87,6 +96,13 @@ def alarm(work: Work, e: Edits, done: Mapping[Picture, str], told: Told) -> None
         for picture in (p for p, text in cores.items() if wording.says(text, phrase)):
             share = number / len(cores)
             work.note(picture, "flagged", REPEATED, score=share, threshold=wording.MOSTLY, why=words)
+
+
+def left_alone(picture: Picture) -> str:
+    """Why a person's caption stays as it is."""
+    if picture.garbled:
+        return f"{picture.name}: by hand, and cannot be read: {picture.caption_path} is not UTF-8 text; left as it is"
+    return f"{picture.name}: by hand, left as it is; --captioner files edits it"
 
 
 def flags(told: Told) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorafactory import families, images
@@ -18,24 +18,34 @@ class Save:
 
     path: Path
     epoch: int
+    """That it ends, or that its step belongs to; counted from 1, 0 is not known."""
+    step: int
+    """Steps done by then; 0 is not known."""
     label: str
+    """What people call it: `epoch 4`, or `step 1500` of a save within an epoch."""
 
 
 def find_saves(work: Work) -> list[Save]:
     """The saves of the current training, the earliest first."""
     paths = [p for p in work.place.result.glob("*.safetensors") if not p.name.startswith(".")]
-    numbered = []
-    for path in paths:
-        told = papers(path)
-        ending = re.search(r"(\d+)$", path.stem)
-        epoch = int(told.get("ss_epoch") or (ending[1] if ending else 0))
-        numbered.append((epoch, int(told.get("ss_steps") or 0), images.natural(path.name), path))
-    numbered.sort()
-    epochs = [epoch for epoch, *_ in numbered]
+    found = [_told(path) for path in paths]
+    found.sort(key=lambda save: (save.epoch, save.step, images.natural(save.path.name)))
+    labels = [save.label for save in found]
     return [
-        Save(path, epoch, f"epoch {epoch}" + (f", step {step}" if epochs.count(epoch) > 1 else ""))
-        for epoch, step, _, path in numbered
+        replace(save, label=f"{save.label}, step {save.step}") if labels.count(save.label) > 1 else save
+        for save in found
     ]
+
+
+def _told(path: Path) -> Save:
+    """A save as its metadata and its name tell it: NAME-000004, or kohya's NAME-step00001500."""
+    told = papers(path)
+    ending = re.search(r"(-step)?(\d+)$", path.stem)
+    number = int(ending[2]) if ending else 0
+    within = bool(ending and ending[1])
+    epoch = int(told.get("ss_epoch") or (0 if within else number))
+    step = int(told.get("ss_steps") or (number if within else 0))
+    return Save(path, epoch, step, f"step {step}" if within else f"epoch {epoch}")
 
 
 def papers(path: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lorafactory import captioners, wording
 from lorafactory.dataset import Picture
@@ -28,7 +28,7 @@ from lorafactory.past import BY_HAND, text_hash
 from lorafactory.step import Result, StepSettings, Work
 from lorafactory.steps import _opinions
 from lorafactory.steps._judging import clip_problems, strangers
-from lorafactory.steps._opinions import Told, alarm, flags
+from lorafactory.steps._opinions import Told, alarm, flags, left_alone
 from lorafactory.steps._seen import Eye
 from lorafactory.steps._sentences import Teller, promise, promised
 from lorafactory.steps._synthetic import drawn_from, same_words
@@ -83,6 +83,11 @@ class Settings(StepSettings):
     """Pictures described at once, 1 to 64; halved by itself where a GPU's memory does not hold them."""
     overwrite: bool = False
     """Write over captions of a person too. The record keeps the old texts."""
+
+    @field_validator("words", mode="before")
+    @classmethod
+    def as_table(cls, value: Any) -> Any:
+        return _opinions.dimensions(value) if isinstance(value, str) else value
 
     @property
     def mode(self) -> str:
@@ -207,7 +212,7 @@ def describe(work: Work, s: Settings) -> Result:
     told.raise_failed(f"have no caption, {len(done)} have")
     parts = [f"{len(done)} captioned" if work.apply else f"{len(done)} would be captioned (--apply does it)"]
     parts += [f"{len(plan.by_hand)} by hand", f"{len(plan.fresh)} up to date", *flags(told)]
-    told.lines += [f"{p.name}: by hand, left as it is; --captioner files edits it" for p in plan.by_hand]
+    told.lines += [left_alone(p) for p in plan.by_hand]
     data = {"captioned": list(done), "by_hand": plan.by_hand, "up_to_date": plan.fresh}
     return Result(
         "caption: " + ", ".join(parts), {k: [p.name for p in v] for k, v in data.items()} | told.data, told.lines
@@ -217,7 +222,9 @@ def describe(work: Work, s: Settings) -> Result:
 def edit(work: Work, s: Settings) -> Result:
     """Edit the captions that are there, whoever wrote them, as a person would by hand; none is made."""
     e, told = edits(work, s), Told()
-    there = {p: text for p in work.set.pictures if (text := p.caption) is not None}
+    there = {p: text for p in work.set.pictures if (text := p.caption) is not None and not p.garbled}
+    garbled = [p for p in work.set.pictures if p.garbled]
+    told.lines += [left_alone(p) for p in garbled]
     done = finished(work, s, {p: wording.core(text, e) for p, text in there.items()}, told)
     changed = {p: wording.settled(after, e) for p, after in done.items() if after != there[p]}
     for picture, before in there.items():
@@ -231,9 +238,10 @@ def edit(work: Work, s: Settings) -> Result:
         told.lines.append(f"{picture.name}: {after}" if work.apply else f"{picture.name}: would say: {after}")
     alarm(work, e, done, told)
     told.raise_failed(f"keep the caption they had, {len(changed)} have an edited one")
-    bare = [p.name for p in work.set.pictures if p not in there]
+    bare = [p.name for p in work.set.pictures if p not in there and p not in garbled]
     parts = [f"{len(changed)} edited" if work.apply else f"{len(changed)} would be edited (--apply does it)"]
     parts += [f"{len(there) - len(changed)} as they were", *([f"{len(bare)} without a caption"] if bare else [])]
+    parts += [f"{len(garbled)} not UTF-8"] if garbled else []
     data = {"edited": [p.name for p in changed], "without": bare}
     return Result("caption: " + ", ".join([*parts, *flags(told)]), data | told.data, told.lines)
 

@@ -25,8 +25,9 @@ from lorafactory.errors import BaseError, InputError, Problem, SettingsError
 from lorafactory.files import write_whole
 from lorafactory.scoring import sheet
 from lorafactory.scoring.prompts import Prompt, prompts_for
-from lorafactory.step import Result, StepSettings, Work, model_identity
+from lorafactory.step import Result, StepSettings, Work
 from lorafactory.steps._saves import Save, find_saves, papers
+from lorafactory.workspace import base_identity
 
 VERSION = 1
 MODELS = ("base", "clip")
@@ -158,7 +159,7 @@ def run(work: Work, s: Settings) -> Result:
         if row["save"] and row["strength"] == judged(s.strengths):
             for name in ("likeness", "fit", "diversity", "copies", "artefacts"):
                 if row[name] is not None:
-                    work.note.metric(row["epoch"], name, row[name])
+                    work.note.metric(row["step"] or row["epoch"], name, row[name])
     summary = f"compare: {len(saves)} saves x {len(prompts)} prompts x {len(s.seeds)} seeds, {drawn} drawn, {kept} kept"
     data = {"drawn": drawn, "kept": kept, "saves": len(saves), "grid": str(work.place.comparison / GRID)}
     return Result(summary, data, tuple(map(sheet.line, told["columns"])))
@@ -190,7 +191,7 @@ def cells_of(
     work: Work, s: Settings, columns: Sequence[Column], prompts: Sequence[Prompt], canvas: Canvas
 ) -> list[list[Cell]]:
     """Per column, prompt by prompt, seed by seed."""
-    base = model_identity(work, "base")
+    base = base_identity(work.workspace, work.models)
     folder = work.place.comparison / "cells"
 
     def cell(column: Column, prompt: str, seed: int) -> Cell:
@@ -222,7 +223,9 @@ class Studio:
         path = work.models.base
         assert path is not None
         self.settings = s
-        self.base = families.get(families.detect(path)).load(path, dtype=DTYPES[dtype], device="cuda" if gpu else "cpu")
+        device = "cuda" if gpu else "cpu"
+        family = families.get(families.detect(path))
+        self.base = family.load(path, dtype=DTYPES[dtype], device=device, **work.models.told)
         self.now: Column | None = None
         self.applied: Any = None
 
@@ -296,6 +299,7 @@ def described(column: Column) -> dict[str, Any]:
         "save": save.path.name if save else None,
         "label": label,
         "epoch": save.epoch if save else 0,
+        "step": save.step if save else 0,
         "strength": column.strength,
         "tensors": column.tensors or None,
         "sha256": images.sha256(save.path) if save else None,

@@ -1,6 +1,7 @@
 """Find pictures that show the same: equal, nearly equal, mirrored, or the same to CLIP; keep the best of each.
 
-The best has the most pixels times sharpness, then the least compression loss, then the earliest place in the set.
+The best has the most pixels times sharpness, then the least compression loss, then the earliest place in the set; of
+equal pictures the first that has a caption.
 Groups are stars around it: where A is like B and B like C, C does not go for the sake of A.
 
 \b
@@ -13,10 +14,10 @@ For example:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lorafactory.dataset import Picture
 from lorafactory.errors import Problem
@@ -36,7 +37,7 @@ from lorafactory.steps._pairs import (
     stars,
 )
 
-VERSION = 2
+VERSION = 3
 MODELS = ("clip",)
 SHRINKS = True
 SHARPER = 1.5
@@ -61,6 +62,14 @@ class Settings(StepSettings):
     act: Literal["auto", "facts", "strict"] = "auto"
     """`facts` sets equal pictures aside and flags the rest. `strict` sets near-duplicates aside too, as long as ten
     pictures and two thirds of the set stay. `auto` is strict with generated pictures and goes by facts for others."""
+
+    @field_validator("clip", mode="before")
+    @classmethod
+    def cosine(cls, value: Any) -> Any:
+        try:
+            return value if value == "auto" else float(value)
+        except (TypeError, ValueError):
+            raise ValueError("should be a cosine from 0.5 to 1, as in 0.985, or auto") from None
 
 
 def check(work: Work, s: Settings) -> list[Problem]:
@@ -99,7 +108,8 @@ def decide(seen: Seen, s: Settings, verdicts: Verdicts) -> None:
     if len(seen.looks) < 2:
         return
     pictures, order = seen.pictures, best_first(seen.looks)
-    facts = equals(seen, order)
+    captions = verdicts.work.set.captions()
+    facts = equals(seen, order, captions)
     clip = calibrated(seen.vectors) if s.clip == "auto" else 1 - s.clip
     pairs = Pairs(seen.looks, seen.vectors, Thresholds(s.phash, max(s.phash, s.review), clip))
     by_hand = {i for i, p in enumerate(pictures) if verdicts.work.past.hand.get(p.name) == "put back"}
@@ -111,15 +121,19 @@ def decide(seen: Seen, s: Settings, verdicts: Verdicts) -> None:
     left = room(verdicts.work, [p for i, p in enumerate(pictures) if i not in facts])
     may = acting(verdicts.work, s.act)
     for i, why in facts.items():
-        out(pictures[i], why[0], pictures, verdicts, act=True)
+        out(pictures[i], why[0], pictures, captions, verdicts, act=True)
     for i, why in sorted(opinions.items(), key=lambda item: (certainty(item[1][0]), item[0])):
-        left -= out(pictures[i], why[0], pictures, verdicts, act=left > 0 and why[0].sure and may(pictures[i]))
+        act = left > 0 and why[0].sure and may(pictures[i])
+        left -= out(pictures[i], why[0], pictures, captions, verdicts, act=act)
 
 
-def equals(seen: Seen, order: Sequence[int]) -> dict[int, list[Near]]:
-    """For every picture whose pixels a better one has: that one, by its bytes too if they are the same."""
+def equals(seen: Seen, order: Sequence[int], captions: Mapping[str, str]) -> dict[int, list[Near]]:
+    """For every picture whose pixels a better one has: that one, by its bytes too if they are the same.
+
+    One with a caption is better than one without, so that no words are lost.
+    """
     first: dict[str | None, int] = {}
-    for i in order:
+    for i in sorted(order, key=lambda i: not captions.get(seen.pictures[i].name)):
         first.setdefault(seen.looks[i].pixels, i)
     found = {}
     for i, one in enumerate(seen.looks):
@@ -164,10 +178,18 @@ def note_rest(i: int, nearest: list[Near], why: list[Near], pictures: Sequence[P
             work.note(pictures[i], verdict, one.tier, score=one.distance, threshold=one.threshold, rival=rival)
 
 
-def out(picture: Picture, why: Near, pictures: Sequence[Picture], verdicts: Verdicts, act: bool) -> bool:
+def leaving(caption: str, stays: str) -> str:
+    """What is to be said of words that leave with a picture, and are not those of the one that stays."""
+    return f'; its caption goes with it: "{caption}"' if caption and caption != stays else ""
+
+
+def out(
+    picture: Picture, why: Near, pictures: Sequence[Picture], captions: Mapping[str, str], verdicts: Verdicts, act: bool
+) -> bool:
     """Set aside or flag one picture; return whether it was set aside."""
     rival = pictures[why.index]
     said = words(why, rival.name)
+    said += leaving(captions.get(picture.name, ""), captions.get(rival.name, "")) if act else ""
     if verdicts.kept_by_hand(picture, said):
         return False
     told: dict[str, Any] = {"score": why.distance, "threshold": why.threshold, "rival": rival}

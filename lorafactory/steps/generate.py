@@ -40,7 +40,7 @@ from lorafactory.errors import LoraError, Problem, SettingsError
 from lorafactory.files import write_whole
 from lorafactory.step import Result, StepSettings, Work
 from lorafactory.steps._synthetic import same_words
-from lorafactory.workspace import ModelSet, identity, model_set
+from lorafactory.workspace import ModelSet, base_identity, model_set
 
 if TYPE_CHECKING:
     from lorafactory.families import Base
@@ -153,7 +153,7 @@ def model_problems(work: Work, s: Settings) -> list[Problem]:
     try:
         found = models(work, s)
         if found.base is not None:
-            families.detect(found.base)
+            families.inspect(found.base, **found.told)
     except LoraError as error:
         return [Problem(f"generate: {error}", error=type(error))] if s.base else []
     lacking = encoders.get("clip").missing(found.clip) if s.chosen else None
@@ -178,15 +178,17 @@ def run(work: Work, s: Settings) -> Result:
     """Draw what is missing, picture by picture; then let the most cohesive stay."""
     wanted = drawings(work, s)
     missing = [d for d in wanted if d.missing]
-    there = len(wanted) - len(missing)
-    data: dict[str, Any] = {"drawn": [d.path.name for d in missing], "there": there, "set_aside": []}
+    there = sum(d.path.exists() for d in wanted)
+    gone = len(wanted) - len(missing) - there
+    data: dict[str, Any] = {"drawn": [d.path.name for d in missing], "there": there, "gone": gone, "set_aside": []}
+    stand = f"{there} there already" + (f", {gone} taken out earlier" if gone else "")
     if not work.apply:
-        return Result(f"generate: {len(missing)} would be drawn, {there} there already", data)
+        return Result(f"generate: {len(missing)} would be drawn, {stand}", data)
     draw(work, s, missing)
     if s.chosen:  # among what a person did not put back
         data["set_aside"] = choose(work, s, [d for d in wanted if d.path.exists() and "set_aside" not in d.recorded])
     out = f", {len(data['set_aside'])} set aside as less alike" if s.chosen else ""
-    return Result(f"generate: {len(missing)} drawn, {there} there already{out}", data)
+    return Result(f"generate: {len(missing)} drawn, {stand}{out}", data)
 
 
 # ---------------------------------------------------------------- what to draw
@@ -194,15 +196,15 @@ def run(work: Work, s: Settings) -> Result:
 
 def models(work: Work, s: Settings) -> ModelSet:
     """The model that draws, and the CLIP that belongs to it."""
-    return model_set(work.workspace, s.base or work.recipe.header.base)
+    return model_set(work.workspace, s.base) if s.base else work.models
 
 
-def base_of(work: Work, s: Settings) -> tuple[Path, str]:
-    """File or folder of the model that draws, and its sha256."""
-    path = models(work, s).base
-    if path is None:
+def base_of(work: Work, s: Settings) -> tuple[ModelSet, str]:
+    """The model that draws, and its sha256."""
+    found = models(work, s)
+    if found.base is None:
         raise SettingsError("generate: no base to draw with")
-    return path, identity(work.workspace, path)
+    return found, base_identity(work.workspace, found)
 
 
 def named(work: Work, s: Settings) -> str:
@@ -252,12 +254,14 @@ def draw(work: Work, s: Settings, missing: Sequence[Drawing]) -> None:
         draw_batch(work, s, base, batch)
 
 
-def load(path: Path) -> Base:
+def load(models: ModelSet) -> Base:
     import torch
 
+    assert models.base is not None
     gpu = torch.cuda.is_available()
-    family = families.get(families.detect(path))
-    return family.load(path, dtype=torch.float16 if gpu else torch.float32, device="cuda" if gpu else "cpu")
+    family = families.get(families.detect(models.base))
+    dtype = torch.float16 if gpu else torch.float32
+    return family.load(models.base, dtype=dtype, device="cuda" if gpu else "cpu", **models.told)
 
 
 def draw_batch(work: Work, s: Settings, base: Base, batch: Sequence[Drawing]) -> None:

@@ -4,6 +4,7 @@
 For example:
   lora pick anna
   lora pick anna --epoch 4
+  lora pick anna --step 1500
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Settings(StepSettings):
     epoch: int = Field(0, ge=0)
     """The save of this epoch is chosen, whatever the verdict, which is kept beside it; 0 follows the verdict. A choice
     by hand stays until there are new saves, or until `--force`."""
+    step: int = Field(0, ge=0)
+    """The save after this step is chosen, in the same way; 0 follows the verdict."""
     fit: float = Field(0.9, ge=0, le=1)
     """Prompt fit that a save must reach, as a share of the baseline's, 0 to 1; 0 turns the gate off."""
     diversity: float = Field(0.7, ge=0, le=1)
@@ -58,6 +61,8 @@ def check(work: Work, s: Settings) -> list[Problem]:
         refuse_foreign(work)
     except InputError as error:
         return [Problem(str(error))]
+    if s.epoch and s.step:
+        return [Problem("pick.epoch and pick.step: a save is chosen by one of both", "--epoch 0", error=SettingsError)]
     return []
 
 
@@ -68,7 +73,11 @@ def sees(work: Work, s: Settings) -> dict[str, str]:
 
 def stands(last: dict[str, Any], s: Settings) -> bool:
     """A choice by hand stays until there are new saves."""
-    return bool(last.get("epoch")) and not s.epoch
+    return bool(last.get("epoch") or last.get("step")) and not by_person(s)
+
+
+def by_person(s: Settings) -> bool:
+    return bool(s.epoch or s.step)
 
 
 def outputs(work: Work, s: Settings) -> list[Path]:
@@ -87,12 +96,12 @@ def run(work: Work, s: Settings) -> Result:
     told = read_scores(work)
     rows = [row for row in told["columns"] if row["save"] and row["strength"] == told["strength"]]
     verdict = decide(*evidence(told, rows), thresholds(s))
-    row = by_hand(rows, s.epoch) if s.epoch else next(r for r in rows if r["save"] == verdict.pick)
+    row = by_hand(rows, s) if by_person(s) else next(r for r in rows if r["save"] == verdict.pick)
     save = work.place.result / row["save"]
     if not save.is_file() or images.sha256(save) != row["sha256"]:
         raise InputError(f"{save} is not the file that was compared: `lora compare {work.place.name}` again")
-    reason = verdict.reason if not s.epoch else f"{row['label']}, chosen by hand. The verdict: {verdict.reason}"
-    result = told_as(work, row, verdict, reason, hand=bool(s.epoch))
+    reason = verdict.reason if not by_person(s) else f"{row['label']}, chosen by hand. The verdict: {verdict.reason}"
+    result = told_as(work, row, verdict, reason, hand=by_person(s))
     if not work.apply:
         return replace(result, summary=f"{result.summary}\nnothing was copied; do it with --apply")
     written = write_beside(work, told, row, reason)
@@ -103,10 +112,12 @@ def run(work: Work, s: Settings) -> Result:
         "pick": row["save"],
         "label": row["label"],
         "epoch": row["epoch"],
+        "step": row.get("step", 0),
+        "called_by": "step" if any(r["label"].startswith("step") for r in rows) else "epoch",
         "sha256": row["sha256"],
         "passed": result.data["passed"],
         "reason": reason,
-        "by_hand": {"epoch": s.epoch, "agrees": row["save"] == verdict.pick} if s.epoch else None,
+        "by_hand": {"epoch": s.epoch, "step": s.step, "agrees": row["save"] == verdict.pick} if by_person(s) else None,
         "verdict": asdict(verdict),
         "thresholds": asdict(thresholds(s)),
         "written": written,
@@ -120,16 +131,21 @@ def run(work: Work, s: Settings) -> Result:
 
 
 def publish(work: Work, row: Row) -> list[Path]:
-    """Copy the chosen file and its companions to every folder of `publish_to`, as NAME-e04: none hides another."""
+    """Copy the chosen file and its companions to every folder of `publish_to`, as NAME-e04 or NAME-s1500."""
     sent = []
     for folder in work.workspace.publish_to:
         folder.mkdir(parents=True, exist_ok=True)
         for path in outputs_beside(work):
-            target = folder / f"{work.place.name}-e{row['epoch']:02}{path.suffix}"
+            target = folder / f"{work.place.name}-{short(row)}{path.suffix}"
             with whole(target) as part:
                 shutil.copyfile(path, part)
             sent.append(target)
     return sent
+
+
+def short(row: Row) -> str:
+    """A save in a file's name: e04, or s1500 within an epoch."""
+    return f"e{row['epoch']:02}" if row["label"].startswith("epoch") else f"s{row['step']}"
 
 
 def told_as(work: Work, row: Row, verdict: Verdict, reason: str, *, hand: bool) -> Result:
@@ -138,6 +154,7 @@ def told_as(work: Work, row: Row, verdict: Verdict, reason: str, *, hand: bool) 
     data = {
         "pick": row["save"],
         "epoch": row["epoch"],
+        "step": row.get("step", 0),
         "file": str(work.place.chosen),
         "passed": passed,
         "kind": None if passed else verdict.kind,
@@ -195,15 +212,16 @@ def evidence(told: dict[str, Any], rows: list[Row]) -> tuple[list[Scores], Yards
 def thresholds(s: Settings) -> Thresholds:
     from lorafactory.scoring.verdict import Thresholds
 
-    return Thresholds(**s.model_dump(exclude={"epoch"}))
+    return Thresholds(**s.model_dump(exclude={"epoch", "step"}))
 
 
-def by_hand(rows: list[Row], epoch: int) -> Row:
-    """The row of that epoch, its last save if there are several."""
-    found = [row for row in rows if row["epoch"] == epoch]
+def by_hand(rows: list[Row], s: Settings) -> Row:
+    """The row of that step, or of that epoch: its last save if there are several."""
+    key, wanted = ("step", s.step) if s.step else ("epoch", s.epoch)
+    found = [row for row in rows if row.get(key) == wanted]
     if not found:
-        known = ", ".join(str(row["epoch"]) for row in rows)
-        raise SettingsError(f"pick.epoch = {epoch}: no save of that epoch was compared; there are {known}")
+        known = ", ".join(str(row.get(key) or "?") for row in rows)
+        raise SettingsError(f"pick.{key} = {wanted}: no save of that {key} was compared; there are {known}")
     return found[-1]
 
 

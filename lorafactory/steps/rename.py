@@ -28,12 +28,14 @@ from lorafactory import dataset, images, sidecars
 from lorafactory.colour import is_colour
 from lorafactory.dataset import ASIDE, Picture, Set
 from lorafactory.errors import InputError, Problem, SettingsError
+from lorafactory.journal import UNDONE
 from lorafactory.step import Result, StepSettings, Work
 from lorafactory.steps._conversion import LONGEST_PX, Conversion
 from lorafactory.steps._import import MASKS, Import, copies_aside, masks_among
 
 VERSION = 2
 HEADER = ("trigger",)
+AGAIN = f"brings the pictures back from {ASIDE}/{UNDONE}"
 
 
 class Settings(StepSettings):
@@ -98,7 +100,7 @@ def sees(work: Work, settings: Settings) -> dict[str, str]:
 
 
 def check(work: Work, settings: Settings) -> list[Problem]:
-    """Where to write, and texts beside originals that cannot be read. An empty source/ is found when it is read."""
+    """Where to write, and lists of captions that cannot be read. An empty source/ is found when it is read."""
     problems = []
     if not is_colour(settings.background):
         message = f"rename.background = {settings.background!r}: no such colour"
@@ -118,6 +120,10 @@ def check(work: Work, settings: Settings) -> list[Problem]:
     for path in sources(work):
         try:
             sidecars.caption_beside(path, source_folder(work))
+        except sidecars.NotText as error:
+            message = f"{error.path} is not UTF-8 text, and {path.name} is imported without it"
+            fix = "save it as UTF-8 before the import, or write it beside the picture in the set after it"
+            problems.append(Problem(message, fix, fatal=False))
         except InputError as error:
             problems.append(Problem(str(error)))
     refused = images.find_refused(source_folder(work))
@@ -141,6 +147,7 @@ def run(work: Work, settings: Settings) -> Result:
         raise InputError(f"{source_folder(work)}: none of the {len(originals)} files can be used:\n{told}")
     data = {
         "imported": job.new,
+        "brought_back": job.back,
         "converted_again": job.renewed,
         "set_aside": dict(job.reasons),
         "refused": {place_of(work, path): why for path, why in refused.items()},
@@ -193,9 +200,14 @@ def next_number(names: Iterable[str], found: Set, folder: Path) -> int:
 def said(job: Import, originals: int, refused: int) -> list[str]:
     """The parts of the summary."""
     out = sum(job.reasons.values())
-    parts = [f"{len(job.new)} imported", f"{originals - len(job.new) - out} there already"]
+    there = originals - len(job.new) - len(job.back) - len(job.gone) - out
+    parts = [f"{len(job.new)} imported", f"{there} there already"]
     if job.renewed:
         parts[-1] += f" ({len(job.renewed)} converted again)"
+    if job.back:
+        parts.append(f"{len(job.back)} brought back from {ASIDE}/{UNDONE}")
+    if job.gone:
+        parts.append(f"{len(job.gone)} taken out since they were imported")
     if out:
         reasons = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in job.reasons.items())
         parts.append(f"{out} set aside ({reasons})")

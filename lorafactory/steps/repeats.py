@@ -66,6 +66,8 @@ COUNTED = (
     *("resolution", "bucket_step", "min_bucket", "max_bucket", "bucket_upscale"),
 )
 """Settings of the training that change how many steps it takes."""
+MOST_SHOWN = 1_000_000
+"""Pictures an epoch, views of one picture or steps of a training that a policy may ask for; above are slips."""
 _POLICY = re.compile(r"([1-9]\d*)(/n)?|(at-least|per-image|steps)=([1-9]\d*)|by-kind|keep")
 
 
@@ -84,6 +86,10 @@ class Settings(StepSettings):
         if not _POLICY.fullmatch(text):
             said = "400/n, 1500/n, 100/n (or another number in their place), at-least=10, by-kind, per-image=100"
             raise ValueError(f"should be {said}, steps=2000, a number, or keep")
+        number = int("".join(c for c in text if c.isdecimal()) or 0)
+        most = dataset.MOST_REPEATS if text.isdecimal() or text.startswith("at-least") else MOST_SHOWN
+        if number > most:
+            raise ValueError(f"asks for {number}, and {most} is the most")
         return text
 
 

@@ -4,33 +4,39 @@
 For example:
   lora train anna
   lora train anna --epochs 8 --rank 32
+  lora train anna --more 3             three epochs more, from the last save on
   lora train ./12_anna --base pocket --apply
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import importlib.util
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from pydantic import Field
 
 from lorafactory import families, images
 from lorafactory.dataset import Picture, Subset
-from lorafactory.errors import LoraError, Problem, SettingsError
-from lorafactory.files import whole, write_whole
-from lorafactory.step import Result, StepSettings, Work, model_identity
-from lorafactory.training.plan import Example, Plan, plan, saved_epochs
+from lorafactory.errors import InputError, LoraError, Problem, SettingsError
+from lorafactory.files import write_whole
+from lorafactory.step import Result, StepSettings, Work, cache_key, model_identity
+from lorafactory.steps import _begin, _diary
+from lorafactory.training.plan import Example, Plan, plan
 from lorafactory.training.plan import check as plan_check
-from lorafactory.training.settings import TrainSettings
+from lorafactory.training.prompts import Prompts
+from lorafactory.training.saves import Point, kept, label, stem
+from lorafactory.training.settings import NEUTRAL, TrainSettings
+from lorafactory.workspace import identity
 
 if TYPE_CHECKING:
     from lorafactory.families import Base
-    from lorafactory.training.loop import Outcome, Save
+    from lorafactory.steps._begin import Beginning
+    from lorafactory.training.loop import Begun, Outcome, Save
 
 VERSION = 1
 MODELS = ("base",)
@@ -43,18 +49,28 @@ class Settings(TrainSettings, StepSettings):
 
     save_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
     """Precision of the LoRA file; fp16 is what interfaces expect and half the size of fp32."""
+    sample_prompts: str = Field("", json_schema_extra=NEUTRAL)
+    """What samples are drawn of: a file with a prompt per line in kohya's syntax, such as
+    `{trigger}, a beach --n blurry --w 512 --h 768 --d 42 --s 30 --l 7`. None: what a comparison draws."""
+    tensorboard: bool = Field(False, json_schema_extra=NEUTRAL)
+    """Also write result_current/log/tensorboard/: loss, learning rate and samples. Needs the package tensorboard."""
 
 
 def check(work: Work, s: Settings) -> list[Problem]:
     problems: list[Problem] = []
     try:
         if work.models.base is not None:
-            families.inspect(work.models.base)
-        problems = [Problem(f"train: {text}", error=SettingsError) for text in plan_check(s)]
-        if work.set.pictures and not problems:
-            plan(split(work, s)[0], s)
+            problems = base_problems(families.inspect(work.models.base, **work.models.told), s)
+        problems += [Problem(f"train: {text}", error=SettingsError) for text in plan_check(s)]
+        if work.set.pictures and not any(problem.fatal for problem in problems):
+            steps = plan(split(work, s)[0], s).steps
+            beyond = [f"{step}" for step in s.save_at if step > steps]
+            text = f"train.save_at: the training ends at step {steps}, before {', '.join(beyond)}"
+            problems += [Problem(text, "more epochs, or earlier steps", fatal=False)] if beyond else []
     except LoraError as error:
         problems.append(Problem(str(error), error=type(error)))
+    problems += [*extras_problems(work, s), *_begin.check(work, s)]
+    problems += [Problem(f"{p} is not UTF-8 text", "save it again as UTF-8") for p in work.set.garbled]
     kind = work.recipe.header.kind
     if s.flip and kind in NEVER_MIRRORED and not s.force_flip:
         text = f"train.flip would mirror a {kind}, and its left and right sides differ"
@@ -62,6 +78,39 @@ def check(work: Work, s: Settings) -> list[Problem]:
     if s.holdout and work.set.pictures and s.holdout >= len(work.set.pictures):
         problems.append(Problem(f"train.holdout = {s.holdout} leaves no picture to train on", "make it smaller"))
     return problems
+
+
+def base_problems(found: families.Found, s: Settings) -> list[Problem]:
+    """Settings that this base has no use for."""
+    problems = []
+    if s.scale_v_pred_loss and found.prediction_type != "v_prediction":
+        text = "train.scale_v_pred_loss is for bases that predict v, and this one predicts the noise"
+        problems.append(Problem(text, "take it out, or prediction = 'v_prediction'", error=SettingsError))
+    if s.clip_skip > 1 and not found.reads_clip_skip:
+        text = f"train.clip_skip = {s.clip_skip} changes nothing: this base always reads the last but one layer"
+        problems.append(Problem(text, fatal=False))
+    return problems
+
+
+def extras_problems(work: Work, s: Settings) -> list[Problem]:
+    """What is wrong with samples, saves by step, and logs."""
+    problems = []
+    wanted = bool(s.sample_every_epochs or s.sample_every_steps)
+    if s.sample_prompts and not wanted:
+        text = "train.sample_prompts is given, and no samples are drawn"
+        problems.append(Problem(text, "--sample-every-epochs 1", fatal=False))
+    try:
+        problems += [Problem(remark, fatal=False) for remark in asked(work, s).remarks] if wanted else []
+    except InputError as error:
+        problems.append(Problem(str(error), "mend the prompts, or take sample_prompts out"))
+    if s.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        text = "train.tensorboard: the package tensorboard is not there"
+        problems.append(Problem(text, "pip install tensorboard, or --no-tensorboard", error=SettingsError))
+    return problems
+
+
+def asked(work: Work, s: Settings) -> Prompts:
+    return _diary.asked(work, s.sample_prompts, s.resolution)
 
 
 def sees(work: Work, s: Settings) -> dict[str, str]:
@@ -73,19 +122,24 @@ def sees(work: Work, s: Settings) -> dict[str, str]:
             if (mask := mask_of(work, picture, s)) is not None:
                 told += f" {images.sha256(mask)}"
             seen[picture.name] = hashlib.sha256(told.encode()).hexdigest()
+    if s.from_lora:
+        seen["from_lora"] = images.sha256(Path(s.from_lora).expanduser())
     return seen
 
 
 def outputs(work: Work, s: Settings) -> list[Path]:
-    if not s.max_steps:
-        saves = saved_epochs(s.epochs, s.save_every_epochs)
-    else:
-        saves = plan(split(work, s)[0], s).saves if work.set.pictures else ()
-    return [work.place.result / file_name(work, epoch) for epoch in saves]
+    """The saves that stay; what there is to come with `more` never is there."""
+    if s.more:
+        return [work.place.result / "more"]
+    if not work.set.pictures:
+        return []
+    counted = plan(split(work, s)[0], s)
+    return [save_path(work, counted, point) for point in kept(counted.saves, s.keep_last)]
 
 
-def file_name(work: Work, epoch: int) -> str:
-    return f"{work.place.name}-{epoch:06}.safetensors"
+def save_path(work: Work, counted: Plan, point: Point) -> Path:
+    name = stem(work.place.name, point, ends_epoch=counted.ends_epoch(point.step))
+    return work.place.result / f"{name}.safetensors"
 
 
 def plan_line(work: Work, s: Settings) -> str:
@@ -97,9 +151,11 @@ def plan_line(work: Work, s: Settings) -> str:
 def say_plan(counted: Plan, s: Settings) -> str:
     mean = f"{counted.repeats:.1f}".removesuffix(".0")
     more = f" and {counted.reg_samples} of regularisation" if counted.reg_samples else ""
+    stay = len(kept(counted.saves, s.keep_last))
+    saves = f"{len(counted.saves)} saves" + (f" ({stay} stay)" if stay < len(counted.saves) else "")
     return (
         f"{counted.images} images x {mean} repeats{more} x {counted.epochs} epochs / batch {s.batch} = "
-        f"{counted.steps} steps, {len(counted.saves)} saves, {len(counted.per_bucket)} bucket"
+        f"{counted.steps} steps, {saves}, {len(counted.per_bucket)} bucket"
         + ("s" if len(counted.per_bucket) > 1 else "")
     )
 
@@ -138,55 +194,92 @@ def example(work: Work, picture: Picture, subset: Subset, s: Settings) -> Exampl
 
 
 def run(work: Work, s: Settings) -> Result:
+    if not work.apply:
+        return Result(f"train: would be {say_plan(plan(split(work, s)[0], s), s)}; --apply does it")
     import torch
 
-    from lorafactory.training import loop
-    from lorafactory.training.precision import DTYPES
+    threads = torch.get_num_threads()
+    same = _begin.identity(cache_key(sys.modules[__name__], work, s), sees(work, s))
+    beginning = _begin.settle(work, s, same, threads)
+    torch.set_num_threads(beginning.threads)  # another number gives other last bits
+    try:
+        return train(work, beginning.settings(s), beginning)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def train(work: Work, s: Settings, beginning: Beginning) -> Result:
+    """Train as it was settled, from the base's loading to the last file."""
+    from lorafactory.training import checkpoint, footprint, loop
 
     shown, held_out = split(work, s)
-    counted = plan(shown, s)
-    if not work.apply:
-        return Result(f"train: would be {say_plan(counted, s)}; --apply does it")
-    assert work.models.base is not None
-    family = families.get(families.detect(work.models.base))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    base = family.load(work.models.base, dtype=DTYPES[s.dtype], device=device)
-    keep_earlier(work)  # only now: what is wrong with set or base has ended this run before
-    log = work.place.result / "log"
-    log.mkdir(parents=True, exist_ok=True)
-    losses: list[tuple[int, float, float]] = []
+    counted, start = plan(shown, s), beginning.start
+    base = load(work, s, beginning, shown)
+    if not beginning.resumed and not beginning.source.more:
+        keep_earlier(work)  # only now: what is wrong with set or base has ended this run before
     started = time.time()
+    prompts = asked(work, s).prompts if counted.sampled else ()
+    written: list[Path] = []
+    with _diary.Diary(work, s, base, counted, prompts, tensorboard=s.tensorboard) as diary:
 
-    def on_save(save: Save) -> None:
-        write_save(work, s, base, save, shown, counted, started)
+        def on_begin(begun: Begun) -> None:
+            went = [(start.step + i, *row) for i, row in enumerate(begun.history, 1)]
+            diary.begin([*beginning.earlier, *went], start.step + counted.steps)
+            expected = footprint.expected(base, s, counted)
+            diary.event(start.step + len(went), f"{beginning.decided}{expected}")
+            if begun.seconds:
+                hours = begun.seconds * counted.steps / 3600
+                diary.event(start.step, f"a step takes {begun.seconds:.2g} s, all of them about {hours:.1f} hours")
+            if beginning.resumed:
+                diary.event(start.step + len(went), f"goes on after step {start.step + len(went)}, where it broke off")
 
-    with bar() as progress:
-        task = progress.add_task("train", total=counted.steps)
-
-        def on_step(step: int, loss: float, lr: float) -> None:
-            losses.append((step, loss, lr))
-            work.note.metric(step, "loss", loss)
-            progress.update(task, completed=step, description=f"train, loss {smooth(losses):.4f}")
+        def on_save(save: Save) -> None:
+            written.append(write_save(work, s, base, save, shown, counted, started))
+            diary.saved(save, written[-1])
 
         outcome = loop.train(
-            base, shown, s, cache=work.workspace.cache, on_step=on_step, on_save=on_save, held_out=held_out
+            base,
+            shown,
+            s,
+            cache=work.workspace.cache,
+            on_begin=on_begin,
+            on_step=diary.step,
+            on_save=on_save,
+            on_sample=diary.sample,
+            on_event=diary.event,
+            held_out=held_out,
+            start=start,
+            keeper=beginning.keeper,
         )
-    write_losses(log / "loss.csv", losses)
+        diary.event(start.step + counted.steps, f"held at most {footprint.peak(base) / 1e9:.1f} GB")
     if outcome.holdout_before is not None:
         measured = {"before": outcome.holdout_before, "after": list(outcome.holdout_after)}
-        write_whole(log / "holdout.json", (json.dumps(measured) + "\n").encode())
-    return told(work, counted, outcome)
+        write_whole(diary.log / "holdout.json", (json.dumps(measured) + "\n").encode())
+    checkpoint.finish(work.place.result / "state", diary.log)
+    return told(s, counted, outcome, written)
 
 
-def bar() -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+def load(work: Work, s: Settings, beginning: Beginning, shown: list[Example]) -> Base:
+    """Load the base; BaseError before or after if it is a real one and the CPU would train it unasked."""
+    import torch
 
+    from lorafactory.training import loop, memory, precision
 
-def smooth(losses: list[tuple[int, float, float]]) -> float:
-    recent = [loss for _, loss, _ in losses[-50:]]
-    return sum(recent) / len(recent)
+    path, decided = work.models.base, beginning.decided
+    assert path is not None
+    slow = decided.device == "cpu" and not (s.cpu or beginning.resumed) and memory.parameters(path) >= memory.REAL
+    if slow:
+        memory.refuse_cpu(path)
+    memory.hold_to_free(torch.device(decided.device))
+    base = precision.load(path, decided, vae=work.models.vae, prediction=work.models.prediction)
+    if slow:
+        steps = plan(shown, s).steps
+
+        def refuse(begun: Begun) -> None:
+            memory.refuse_hours(begun.seconds or 0.0, steps)
+
+        loop.train(base, shown, s, cache=work.workspace.cache, on_begin=refuse)
+    return base
 
 
 def keep_earlier(work: Work) -> None:
@@ -204,14 +297,21 @@ def keep_earlier(work: Work) -> None:
 
 def write_save(
     work: Work, s: Settings, base: Base, save: Save, shown: list[Example], counted: Plan, started: float
-) -> None:
-    """Write one LoRA file, with kohya's names and papers."""
+) -> Path:
+    """Write one LoRA file, with kohya's names and papers; return its path."""
     from lorafactory.training import lora_file
     from lorafactory.training.metadata import metadata
 
-    path = work.place.result / file_name(work, save.epoch)
+    point = Point(save.epoch, save.step)
+    path = work.place.result / f"{stem(work.place.name, point, ends_epoch=save.ends_epoch)}.safetensors"
+    header, models = work.recipe.header, work.models
+    files = {name: file for name, file in (("base", models.base), ("vae", models.vae)) if file and file.is_file()}
     papers = metadata(
-        name=path.stem,
+        name=work.place.name,
+        label=label(point, ends_epoch=save.ends_epoch),
+        about=f"{header.kind}, {header.class_}" if header.class_ else header.kind,
+        files=files,
+        vae_sha256=identity(work.workspace, models.vae) if models.vae else "",
         base=base,
         examples=shown,
         settings=s,
@@ -223,22 +323,14 @@ def write_save(
         finished=time.time(),
     )
     lora_file.write(path, save.tensors, papers, dtype=s.save_dtype)
-    work.note.made("save", path)
-    if save.holdout is not None:
-        work.note.metric(save.step, "holdout", save.holdout)
+    return path
 
 
-def write_losses(path: Path, losses: list[tuple[int, float, float]]) -> None:
-    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("step", "loss", "lr"))
-        writer.writerows(losses)
-
-
-def told(work: Work, counted: Plan, outcome: Outcome) -> Result:
+def told(s: Settings, counted: Plan, outcome: Outcome, written: list[Path]) -> Result:
     first, last = outcome.epoch_means[0], outcome.epoch_means[-1]
     summary = f"train: {counted.steps} steps, {len(counted.saves)} saves, loss {first:.4f} -> {last:.4f}"
-    data: dict[str, Any] = {"steps": counted.steps, "saves": list(counted.saves), "epoch_losses": outcome.epoch_means}
+    saves = [path.name for path in kept(written, s.keep_last)]
+    data: dict[str, Any] = {"steps": counted.steps, "saves": saves, "epoch_losses": outcome.epoch_means}
     if outcome.holdout_before is not None:
         after = outcome.holdout_after[-1]
         summary += f", held out {outcome.holdout_before:.4f} -> {after:.4f} ({after / outcome.holdout_before:.3f})"

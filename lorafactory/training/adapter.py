@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,11 @@ class Adapter:
     modules: dict[str, tuple[str, Any, Size]]
     """Name -> part, peft's layer, size."""
 
+    @property
+    def parts(self) -> list[str]:
+        """The base's parts that it is in."""
+        return list(dict.fromkeys(part for part, _, _ in self.modules.values()))
+
     def parameters(self, part: str) -> list[nn.Parameter]:
         found = []
         for owner, module, _ in self.modules.values():
@@ -72,6 +78,17 @@ class Adapter:
             tensors[f"{name}.lora_up.weight"] = module.lora_B[ADAPTER].weight.detach().cpu().clone()
             tensors[f"{name}.alpha"] = torch.tensor(float(size.alpha))
         return tensors
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the values of another adapter of these layers and ranks, by kohya's names; the others stay."""
+        for name, (_, module, _) in self.modules.items():
+            for key, weight in (("down", module.lora_A[ADAPTER].weight), ("up", module.lora_B[ADAPTER].weight)):
+                if (found := tensors.get(f"{name}.lora_{key}.weight")) is None:
+                    continue
+                if found.numel() != weight.numel():
+                    raise InputError(f"{name}: made for a layer of another size than this base has.")
+                weight.copy_(found.reshape(weight.shape))
 
     def detach(self) -> None:
         """Take the adapter out: the base is again what it was before `attach`."""
@@ -93,14 +110,20 @@ def attach(
     settings: Settings,
     parts: Iterable[str],
     generator: Callable[[str], torch.Generator],
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> Adapter:
-    """Put a fresh adapter into the base: up is zero, down is drawn per layer from `generator(name)`."""
+    """Put an adapter into the base: up is zero, down is drawn per layer from `generator(name)`.
+
+    `tensors` are those of a LoRA to go on from: the parts it has get its layers, ranks and values, whatever the
+    settings say, also parts that are not among `parts`.
+    """
     network = get(kind)
     names = family.key_names(base)
+    given = _sizes(base, tensors or {}, names)
     chosen = [(layer, network.size(layer, settings)) for layer in layers(family, base, parts)]
     modules: dict[str, tuple[str, Any, Size]] = {}
-    for part in parts:
-        sizes = {layer.path: size for layer, size in chosen if size is not None and layer.part == part}
+    for part in [part for part in base.parts if part in given or part in parts]:
+        sizes = given.get(part) or {y.path: size for y, size in chosen if size is not None and y.part == part}
         if not sizes:
             raise SettingsError(f"Adapter kind {kind!r} finds nothing to change in the {part} of {base.name}.")
         _inject(base.parts[part], sizes)
@@ -109,7 +132,50 @@ def attach(
             module = base.parts[part].get_submodule(path)
             _initialise(module, generator(name))
             modules[name] = (part, module, size)
-    return Adapter(base, modules)
+    made = Adapter(base, modules)
+    made.load(tensors or {})
+    return made
+
+
+def _sizes(base: Base, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, dict[str, Size]]:
+    """Read from a LoRA's tensors which layers it changes and how large each change is: part -> path -> size."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        layer, _, what = key.partition(".")
+        groups.setdefault(layer, {})[what] = tensor
+    strange = sorted(set(groups) - set(names.values()))
+    if strange:
+        raise InputError(
+            f"{len(strange)} of the LoRA's {len(groups)} layers are not in {base.name} ({base.family}), such as "
+            f"{strange[0]}: it was made for another kind of base."
+        )
+    found: dict[str, dict[str, Size]] = {}
+    for place, name in names.items():
+        if (group := groups.get(name)) is None:
+            continue
+        if set(group) - {"alpha"} != {"lora_down.weight", "lora_up.weight"}:
+            raise InputError(f"{name}: an adapter kind that cannot be trained on ({', '.join(sorted(group))}).")
+        part, _, path = place.partition(".")
+        rank = int(group["lora_down.weight"].shape[0])
+        alpha = float(group["alpha"]) if "alpha" in group else float(rank)
+        found.setdefault(part, {})[path] = Size(rank, alpha)
+    return found
+
+
+def sizes_told(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The settings that a LoRA's tensors tell of: kind, ranks and alphas, those of most of its layers."""
+    found: dict[bool, list[tuple[int, float]]] = {False: [], True: []}
+    for name, down in tensors.items():
+        if name.endswith(".lora_down.weight"):
+            rank = int(down.shape[0])
+            scale = tensors.get(name.replace("lora_down.weight", "alpha"))
+            found[down.ndim == 4 and down.shape[-1] > 1].append((rank, float(rank if scale is None else scale)))
+    told: dict[str, Any] = {"network": "locon" if found[True] else "lora"}
+    for prefix, own in (("", found[False]), ("conv_", found[True])):
+        if own:
+            most = Counter(own).most_common(1)[0][0]
+            told |= {f"{prefix}rank": most[0], f"{prefix}alpha": most[1]}
+    return told
 
 
 def _inject(part: nn.Module, sizes: Mapping[str, Size]) -> None:

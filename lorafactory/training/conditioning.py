@@ -58,9 +58,18 @@ class Words:
 
     def prepare(self, fitted: Iterable[tuple[Example, Fit]]) -> None:
         """With `cache_text`, encode all that can come up, and take the encoders off the device."""
+        if self.settings.cache_text:
+            self.park(fitted)
+
+    @property
+    def can_park(self) -> bool:
+        """True if every text that can come up is known, and the encoders stay as they are."""
+        return self.frozen and not self.settings.varying()
+
+    def park(self, fitted: Iterable[tuple[Example, Fit]]) -> None:
+        """Encode all that can come up, and take the encoders off the device."""
         s = self.settings
-        if not s.cache_text:
-            return
+        self.cache.most = None
         dropped = s.caption_dropout > 0 or s.caption_dropout_every > 0
         for example, fit in fitted:
             texts = [captions.steady(example.caption, s), *([""] if dropped else [])]
@@ -87,7 +96,7 @@ class Words:
 
         def make() -> dict[str, Tensor]:
             self.bring_back()
-            with torch.no_grad(), autocast(self.base, self.settings.dtype):
+            with torch.no_grad(), autocast(self.base):
                 return {name: value[0] for name, value in self._encode([text], [frame]).items()}
 
         return self.cache.get({**self.read_by, "text": text, "frame": dataclasses.astuple(frame)}, make)
@@ -110,5 +119,5 @@ def _identity(base: Base, s: TrainSettings) -> dict[str, object]:
         for key, tensor in sorted(part.state_dict().items()) if name != "unet" else ():
             digest.update(f"{name}.{key} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    precision = f"{base.dtype} {s.dtype}"
-    return {"format": 1, "encoders": digest.hexdigest(), "dtype": precision, "skip": s.clip_skip, "most": s.max_tokens}
+    precision, skip = str(base.dtype), s.clip_skip
+    return {"format": 2, "encoders": digest.hexdigest(), "dtype": precision, "skip": skip, "most": s.max_tokens}

@@ -46,7 +46,7 @@ class Holdout:
             noise = torch.stack([torch.randn(mean.shape, generator=g) for g in draws]).to(self.base.device)
             t = torch.tensor(times, device=self.base.device)
             clean = mean.to(self.base.device).expand_as(noise)
-            with autocast(self.base, self.settings.dtype):
+            with autocast(self.base):
                 text = captions.steady(example.caption, self.settings)
                 conditioning = words([text] * PAIRS, [place] * PAIRS)
                 answer, target = objective.ask(

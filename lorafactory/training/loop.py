@@ -1,44 +1,57 @@
 """The training loop, top to bottom; `train` is longer than other functions so that it is read in one go.
 
 Every draw is named (`randomness.generator`), so the same plan on the same machine gives the same LoRA to the
-last bit.
+last bit, killed or not. Latents and texts are cached, so there are no data workers. torch's own autocast and
+GradScaler are what accelerate would wrap; on one device it would add its pickled states and nothing else.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from lorafactory import families
-from lorafactory.errors import FailedError
 from lorafactory.families import Base
-from lorafactory.training import adapter, forward, objective, optimizers
-from lorafactory.training.conditioning import Words
-from lorafactory.training.holdout import Holdout
-from lorafactory.training.latents import Pictures
-from lorafactory.training.order import batches
-from lorafactory.training.plan import Example, Item, Plan, plan
-from lorafactory.training.precision import autocast
-from lorafactory.training.randomness import generator
+from lorafactory.training import memory
+from lorafactory.training.checkpoint import Keeper
+from lorafactory.training.memory import Means
+from lorafactory.training.pace import Pace
+from lorafactory.training.plan import Example, Plan, plan
+from lorafactory.training.saves import START, Point
+from lorafactory.training.session import Session, Start
 from lorafactory.training.settings import TrainSettings
+from lorafactory.training.stopping import stopping
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What is known once everything is ready for the first step, or for the next one of a killed run."""
+
+    history: tuple[tuple[float, float], ...]
+    """Loss and learning rate of the steps that an earlier process did."""
+    seconds: float | None
+    """Of a step on the largest bucket, where it was tried out."""
+    means: Means
 
 
 @dataclass(frozen=True)
 class Save:
-    """The adapter after an epoch, in the names and shapes of the file; fp32, on the CPU."""
+    """The adapter after a step, in the names and shapes of the file; fp32, on the CPU."""
 
     epoch: int
+    """That the step belongs to, counted from 1."""
     step: int
     tensors: dict[str, Tensor]
     losses: tuple[float, ...]
     """Of every step so far."""
     holdout: float | None
     """Mean loss of the held-out pictures; None where there are none."""
+    ends_epoch: bool = True
+    """False if it comes in the middle of one."""
 
 
 @dataclass(frozen=True)
@@ -60,86 +73,62 @@ def train(
     settings: TrainSettings,
     *,
     cache: Path,
+    on_begin: Callable[[Begun], None] = lambda begun: None,
     on_step: Callable[[int, float, float], None] = lambda step, loss, lr: None,
     on_save: Callable[[Save], None] = lambda save: None,
+    on_sample: Callable[[int, int], None] = lambda step, epoch: None,
+    on_event: Callable[[int, str], None] = lambda step, text: None,
     held_out: Sequence[Example] = (),
+    start: Start | None = None,
+    keeper: Keeper | None = None,
 ) -> Outcome:
     """Train an adapter on a loaded base; each save is handed to `on_save`. The base is left as it was.
 
-    `cache` is the workspace's cache folder.
+    `cache` is the workspace's cache folder. `keeper` keeps the states to go back to, and goes on from the newest one
+    it finds. `on_event` hears what a person should know, with the steps done by then.
     """
-    run = plan(examples, settings)
-    family = families.get(base.family)
-    objective.check(base, settings)
-    fitted = [(example, run.fits[example.name]) for example in examples]
-    pictures = Pictures(family, base, settings, cache)
-    pictures.prepare(fitted)
-    holdout = Holdout(family, base, held_out, settings, cache)
-    words = Words(family, base, settings, cache=cache, steps=run.steps)
-    words.prepare([*fitted, *holdout.fitted])
-
-    rates = settings.rates(base.parts)
-    parts = list(rates)
-    matrices = adapter.attach(
-        family,
-        base,
-        kind=settings.network,
-        settings=settings,
-        parts=parts,
-        generator=lambda name: generator(settings.seed, "init", name),
-    )
-    groups = [(rates[part], matrices.parameters(part)) for part in parts]
-    trained = [parameter for _, parameters in groups for parameter in parameters]
-    losses: list[float] = []
-    measured: list[float] = []
+    run, start, keeper = plan(examples, settings), start or Start(), keeper or Keeper()
+    at = Session(base, examples, held_out, run, settings, cache=cache, start=start, keeper=keeper, say=on_event)
+    now, room, pace = at.now, at.room, Pace()
     try:
-        optimizer = optimizers.make(settings.optimizer, settings.optimizer_args, groups)
-        schedule = optimizers.schedule(optimizer, settings, run.steps)
-        # gradients of fp16 would vanish unscaled; with other precisions the scaler does nothing
-        scaler = torch.amp.GradScaler(base.device.type, enabled=settings.dtype == "fp16")
-        before = holdout.measure(words)
+        resumed = at.resume()
+        timed = not resumed and (base.device.type == "cuda" or memory.is_real(base))
+        on_begin(Begun(tuple(now.history), at.try_out() if timed else None, room.means))
+        room.begun = True
+        if not resumed:
+            at.measure()
+            if START in run.sampled:
+                with at.visit():
+                    on_sample(start.step, start.epoch)
+            at.keep()
+        with stopping() as asked:
+            for epoch, group in at.steps():
+                began = time.perf_counter()
+                loss, norm = room.fits(at.gradients, epoch, group)
+                if not now.is_sound(loss, norm):
+                    what = "gradient" if math.isfinite(loss) else "loss"
+                    at.go_back(f"The {what} became {norm if what == 'gradient' else loss}", epoch, group)
+                    continue
+                lr = now.update(loss)
+                on_step(at.step, loss, lr)
+                if strange := pace.took(time.perf_counter() - began):
+                    on_event(at.step, f"step {at.step} {strange}.{memory.others(base.device)}")
 
-        for epoch in range(1, run.epochs + 1):
-            todo = batches(run, examples, settings, epoch)
-            for start in range(0, len(todo), settings.gradient_accumulation):
-                group = todo[start : start + settings.gradient_accumulation]
-                seen = sum(len(batch) for batch in group)
-                loss = 0.0
-                for batch in group:
-                    with autocast(base, settings.dtype):
-                        drawn = forward.losses(base, batch, pictures, words, settings, epoch=epoch, step=len(losses))
-                        share = drawn.sum() / seen
-                    torch.autograd.backward(scaler.scale(share))
-                    loss += float(share.detach())
-                if not math.isfinite(loss):
-                    raise _not_finite(loss, len(losses) + 1, epoch, group)
-                if settings.max_grad_norm > 0:
-                    scaler.unscale_(optimizer)
-                    torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
-                lr = float(schedule.get_last_lr()[0])
-                scaler.step(optimizer)
-                scaler.update()
-                schedule.step()
-                optimizer.zero_grad(set_to_none=True)
-                losses.append(loss)
-                on_step(len(losses), loss, lr)
-
-            if epoch in run.saves:
-                now = holdout.measure(words)
-                measured += [] if now is None else [now]
-                on_save(Save(epoch, len(losses), matrices.state(), tuple(losses), now))
+                point = Point(epoch - start.epoch, now.step)
+                if point in run.saves:
+                    found = at.measure()
+                    with at.visit():
+                        ends = now.step % run.steps_per_epoch == 0
+                        on_save(Save(epoch, at.step, at.matrices.state(), now.losses, found, ends))
+                if point in run.sampled:
+                    with at.visit():
+                        on_sample(at.step, epoch)
+                if point in run.saves or asked() or keeper.due(now.step):
+                    at.keep()
+                if asked():
+                    raise KeyboardInterrupt
     finally:
-        matrices.detach()
-        words.bring_back()
-    each = run.steps_per_epoch
+        at.close()
+    each, losses = run.steps_per_epoch, now.losses
     means = tuple(sum(losses[i : i + each]) / each for i in range(0, len(losses), each))
-    return Outcome(run, tuple(losses), means, before, tuple(measured))
-
-
-def _not_finite(loss: float, step: int, epoch: int, group: Sequence[Sequence[Item]]) -> FailedError:
-    pictures = sorted({str(item.example.path) for batch in group for item in batch})
-    return FailedError(
-        f"The loss became {loss} at step {step} (epoch {epoch}), on these pictures:\n"
-        + "\n".join(f"  {picture}" for picture in pictures)
-        + "\nLower the learning rate (lr), or use dtype bf16 or fp32 and not fp16. Earlier saves are whole."
-    )
+    return Outcome(run, losses, means, next(iter(now.holdout), None), tuple(now.holdout[1:]))

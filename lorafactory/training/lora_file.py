@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lorafactory import families, files
-from lorafactory.errors import InputError
+from lorafactory.errors import InputError, SettingsError
 from lorafactory.families import Base
 from lorafactory.training import adapter
 from lorafactory.training.precision import DTYPES
@@ -31,11 +31,17 @@ LEGACY_WINDOW = slice(0x100000, 0x110000)
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, dtype: str = "fp16") -> str:
-    """Write a file whole or not at all, every tensor in `dtype`; return its tensor hash."""
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    """Write a file whole or not at all, every tensor in `dtype`; return its tensor hash.
+
+    An alpha that `dtype` cannot hold exactly, as fp16 cannot hold 3.3, stays in fp32.
+    """
+    converted = {name: _converted(name, tensor, DTYPES[dtype]) for name, tensor in tensors.items()}
+    broken = [name for name, tensor in converted.items() if not torch.isfinite(tensor).all()]
     if broken:
-        raise InputError(f"{path}: not written, {len(broken)} tensors are not finite, such as {broken[0]}.")
-    converted = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in tensors.items()}
+        fits = all(torch.isfinite(tensor).all() for tensor in tensors.values())
+        cure = ": too large for it, and save_dtype fp32 holds them" if fits else ""
+        text = f"{path}: not written, {len(broken)} tensors are not finite in {dtype}, such as {broken[0]}{cure}."
+        raise InputError(text)
     header, body = _split(safetensors.torch.save(converted))
     digest = hashlib.sha256(body).hexdigest()
     training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
@@ -43,6 +49,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     hashes = {"sshs_model_hash": digest, "sshs_legacy_hash": legacy, "modelspec.hash_sha256": f"0x{digest}"}
     files.write_whole(path, _join(header, {**metadata, **hashes}, body))
     return digest
+
+
+def _converted(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    small = tensor.to(dtype).contiguous()
+    exact = not name.endswith(".alpha") or torch.equal(small.double(), tensor.double())
+    return small if exact else tensor.float()
 
 
 def _split(data: bytes) -> tuple[dict[str, object], bytes]:
@@ -65,6 +77,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable LoRA file ({error}).") from error
+
+
+def legacy_hash(path: Path) -> str:
+    """A model file's old short hash, of 64 KiB in its middle (sd-scripts `library/train_util.py: model_hash`)."""
+    with path.open("rb") as file:
+        file.seek(LEGACY_WINDOW.start)
+        return hashlib.sha256(file.read(LEGACY_WINDOW.stop - LEGACY_WINDOW.start)).hexdigest()[:8]
 
 
 def tensor_hash(path: Path) -> str:
@@ -132,4 +151,6 @@ def _weight(base: Base, path: str) -> nn.Parameter:
     part, _, module = path.partition(".")
     weight = base.parts[part].get_submodule(module).weight
     assert isinstance(weight, nn.Parameter)
+    if not weight.is_floating_point():
+        raise SettingsError(f"{base.name} is held in fewer bits, so no LoRA can be put in. Load it without quantize.")
     return weight

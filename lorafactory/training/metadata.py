@@ -10,14 +10,17 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from lorafactory import __version__
 from lorafactory.families import Base
 from lorafactory.training.captions import plain
 from lorafactory.training.loop import Save
-from lorafactory.training.optimizers import OPTIMIZERS, warmup_steps
+from lorafactory.training.lora_file import legacy_hash
+from lorafactory.training.optimizers import OPTIMIZERS, chosen, warmup_steps
 from lorafactory.training.plan import Example, Plan
 from lorafactory.training.settings import TrainSettings
 
@@ -30,12 +33,21 @@ def metadata(
     settings: TrainSettings,
     plan: Plan,
     save: Save,
+    label: str = "",
+    about: str = "",
     trigger: str = "",
     base_sha256: str = "",
+    vae_sha256: str = "",
+    files: Mapping[str, Path] | None = None,
     started: float | None = None,
     finished: float | None = None,
 ) -> dict[str, str]:
-    """Describe one save; `name` is the file's name without its ending, times are seconds since 1970."""
+    """Describe one save; times are seconds since 1970.
+
+    `name` is the LoRA's, `label` tells this save (`epoch 4`), `about` what is learned (`person, woman`). `files` has
+    the "base" and the "vae" where they are one file each, of which only the name and hashes are told.
+    """
+    short = {what: legacy_hash(file) for what, file in (files or {}).items()}
     values: dict[str, Any] = {
         **base.labels,
         "ss_output_name": name,
@@ -44,24 +56,37 @@ def metadata(
         "ss_epoch": save.epoch,
         "ss_steps": save.step,
         "ss_sd_model_name": base.name,
+        "ss_sd_model_hash": short.get("base"),
         "ss_new_sd_model_hash": base_sha256 or None,
-        "ss_vae_name": settings.vae.replace("\\", "/").rpartition("/")[2] or None,
+        "ss_vae_name": base.vae_name or None,
+        "ss_vae_hash": short.get("vae"),
+        "ss_new_vae_hash": vae_sha256 or None,
+        "ss_training_comment": f"lorafactory {__version__}",
+        "ss_mixed_precision": {torch.float32: "no", torch.bfloat16: "bf16"}.get(base.dtype, "fp16"),
         **_numbers(settings, plan),
-        **_choices(settings),
+        **_choices(base, settings),
         **_pictures(examples, settings, plan),
         "ss_zero_terminal_snr": float(base.schedule.snr(torch.tensor([base.schedule.num_timesteps - 1]))) == 0,
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.title": name,
-        "modelspec.resolution": f"{settings.resolution}x{settings.resolution}",
-        "modelspec.prediction_type": "v" if base.schedule.prediction_type == "v_prediction" else "epsilon",
-        "modelspec.timestep_range": f"{settings.min_timestep},{settings.max_timestep}",
-        "modelspec.encoder_layer": settings.clip_skip,
+        **_modelspec(base, settings, title=f"{name} {label}".strip(), about=about, trigger=trigger),
     }
-    if trigger:
-        values["modelspec.trigger_phrase"] = trigger
     if finished is not None:
         values["modelspec.date"] = datetime.fromtimestamp(finished, UTC).isoformat(timespec="seconds")
     return {key: _text(value) for key, value in values.items()}
+
+
+def _modelspec(base: Base, s: TrainSettings, *, title: str, about: str, trigger: str) -> dict[str, Any]:
+    found = {
+        "sai_model_spec": "1.0.1",
+        "title": title,
+        "description": f"{about or title}, trained on {base.name}",
+        "resolution": f"{s.resolution}x{s.resolution}",
+        "prediction_type": "v" if base.schedule.prediction_type == "v_prediction" else "epsilon",
+        "timestep_range": f"{s.min_timestep},{s.max_timestep}",
+        "encoder_layer": s.clip_skip,
+    }
+    found |= {"tags": about} if about else {}
+    found |= {"trigger_phrase": trigger, "usage_hint": f"say {trigger} in the prompt"} if trigger else {}
+    return {f"modelspec.{key}": value for key, value in found.items()}
 
 
 def _text(value: Any) -> str:
@@ -110,8 +135,8 @@ def _numbers(s: TrainSettings, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _choices(s: TrainSettings) -> dict[str, Any]:
-    entry = OPTIMIZERS[s.optimizer]
+def _choices(base: Base, s: TrainSettings) -> dict[str, Any]:
+    entry = OPTIMIZERS[chosen(s.optimizer, base.device.type)]
     args = ",".join(f"{key}={value}" for key, value in {**entry.defaults, **s.optimizer_args}.items())
     conv = {"conv_dim": str(s.conv_rank), "conv_alpha": str(s.conv_alpha)} if s.network == "locon" else None
     return {
@@ -119,8 +144,7 @@ def _choices(s: TrainSettings) -> dict[str, Any]:
         "ss_network_args": conv,
         "ss_optimizer": f"{entry.module}.{entry.name}({args})",
         "ss_lr_scheduler": s.scheduler,
-        "ss_mixed_precision": {"fp32": "no"}.get(s.dtype, s.dtype),
-        "ss_gradient_checkpointing": False,
+        "ss_gradient_checkpointing": bool(getattr(base.parts["unet"], "is_gradient_checkpointing", False)),
         "ss_full_fp16": False,
         "ss_fp8_base": False,
         "ss_lowram": False,

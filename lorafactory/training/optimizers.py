@@ -53,13 +53,24 @@ OURS = ("self", "params", "lr")
 """Arguments that are not for `optimizer_args` to give."""
 
 
+AUTO = "auto"
+
+
+def chosen(name: str, device: str) -> str:
+    """Which optimizer is meant on a device: with `auto` 8 bits on an NVIDIA card, where a quarter of memory counts."""
+    if name != AUTO:
+        return name
+    return "adamw8bit" if device == "cuda" and importlib.util.find_spec("bitsandbytes") else "adamw"
+
+
 def check(name: str, args: Mapping[str, Any], scheduler: str) -> list[str]:
     """Say everything that is wrong with an optimizer's name and arguments, before any model loads."""
     problems = []
     if scheduler not in SCHEDULERS:
         problems.append(f"There is no scheduler {scheduler!r}. Known: {', '.join(SCHEDULERS)}.")
-    if name not in OPTIMIZERS:
-        return [*problems, f"There is no optimizer {name!r}. Known: {', '.join(sorted(OPTIMIZERS))}."]
+    if name not in (AUTO, *OPTIMIZERS):
+        return [*problems, f"There is no optimizer {name!r}. Known: {', '.join(sorted((AUTO, *OPTIMIZERS)))}."]
+    name = "adamw" if name == AUTO else name  # both take the same but for what only one of them has
     if not args and importlib.util.find_spec(OPTIMIZERS[name].package):
         return problems  # what it takes is not worth an import of torch
     try:

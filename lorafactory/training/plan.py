@@ -11,6 +11,7 @@ from lorafactory import images, networks
 from lorafactory.errors import InputError, SettingsError
 from lorafactory.families import Frame
 from lorafactory.training import buckets, optimizers
+from lorafactory.training.saves import Point, sampled, saved
 from lorafactory.training.settings import TrainSettings
 
 MASK_TOLERANCE = 0.02
@@ -62,8 +63,10 @@ class Plan:
     steps_per_epoch: int
     epochs: int
     steps: int
-    saves: tuple[int, ...]
-    """Epochs after which a LoRA is saved, counted from 1; the last is always among them."""
+    saves: tuple[Point, ...]
+    """(epoch, step) after which a LoRA is saved; the end is always among them."""
+    sampled: tuple[Point, ...]
+    """(epoch, step) after which samples are drawn; (0, 0) is before the first step."""
     per_bucket: Mapping[buckets.Size, int]
     """Samples per epoch in each."""
     fits: Mapping[str, buckets.Fit]
@@ -75,6 +78,10 @@ class Plan:
     def repeats(self) -> float:
         """Mean over the pictures, without those of regularisation."""
         return (self.samples - self.reg_samples) / self.images
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch ends with this step."""
+        return step % self.steps_per_epoch == 0
 
     def __str__(self) -> str:
         times = f"{self.repeats:g}" if self.repeats == int(self.repeats) else f"{self.repeats:.1f}"
@@ -111,15 +118,12 @@ def plan(examples: Sequence[Example], settings: TrainSettings) -> Plan:
         steps_per_epoch=steps_per_epoch,
         epochs=last,
         steps=steps_per_epoch * last,
-        saves=saved_epochs(last, settings.save_every_epochs),
+        saves=saved(settings, last, steps_per_epoch),
+        sampled=sampled(settings, last, steps_per_epoch),
         per_bucket=dict(sorted(counts.items())),
         fits=fits,
         times=times,
     )
-
-
-def saved_epochs(last: int, every: int) -> tuple[int, ...]:
-    return tuple(epoch for epoch in range(1, last + 1) if epoch == last or epoch % every == 0)
 
 
 def _epochs(s: TrainSettings, steps_per_epoch: int) -> int:
@@ -166,6 +170,8 @@ def check(s: TrainSettings) -> list[str]:
         problems.append(f"min_timestep {s.min_timestep} must be below max_timestep {s.max_timestep}.")
     if s.adaptive_noise_scale and not s.noise_offset:
         problems.append("adaptive_noise_scale changes the noise offset, and noise_offset is 0: set both, or none.")
+    if any(step < 1 for step in s.save_at):
+        problems.append(f"save_at = {list(s.save_at)}: steps are counted from 1.")
     return problems + _check_text_cache(s)
 
 

@@ -24,6 +24,7 @@ def sample(
     size: tuple[int, int] = (512, 512),
     negative: str = "",
     clip_skip: int = 1,
+    max_tokens: int = 75,
     batch: int = 4,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Image.Image]:
@@ -34,7 +35,17 @@ def sample(
     for start in range(0, len(prompts), batch):
         texts, own = prompts[start : start + batch], seeds[start : start + batch]
         latents = torch.stack([noise(base, seed, size) for seed in own])
-        found = denoise(base, texts, latents, steps=steps, cfg=cfg, size=size, negative=negative, clip_skip=clip_skip)
+        found = denoise(
+            base,
+            texts,
+            latents,
+            steps=steps,
+            cfg=cfg,
+            size=size,
+            negative=negative,
+            clip_skip=clip_skip,
+            max_tokens=max_tokens,
+        )
         drawn += decode(base, found)
         on_picture(len(drawn), len(prompts))
     return drawn
@@ -58,12 +69,15 @@ def denoise(
     size: tuple[int, int],
     negative: str = "",
     clip_skip: int = 1,
+    max_tokens: int = 75,
 ) -> Tensor:
     """Go from noise (n, c, h, w) to latents through the family's diffusers pipeline."""
     family = families.get(base.family)
     frames = [Frame(size, (0, 0), size)] * len(prompts)
-    positive = family.encode_captions(base, prompts, frames, clip_skip=clip_skip)
-    against = family.encode_captions(base, [negative] * len(prompts), frames, clip_skip=clip_skip)
+    positive, against = (
+        family.encode_captions(base, texts, frames, clip_skip=clip_skip, max_tokens=max_tokens)
+        for texts in (prompts, [negative] * len(prompts))
+    )
     arguments = {PIPELINE_NAMES[name]: value for name, value in positive.items() if name in PIPELINE_NAMES}
     arguments |= {f"negative_{PIPELINE_NAMES[name]}": against[name] for name in against if name in PIPELINE_NAMES}
     pipe = family.pipeline(base)
@@ -86,8 +100,9 @@ from the picture's size by itself, as `frames` has them."""
 
 @torch.no_grad()
 def decode(base: Base, latents: Tensor) -> list[Image.Image]:
-    """Turn latents into pictures, by the VAE's own precision."""
+    """Turn latents into pictures, by the VAE's own precision; what is not finite is grey."""
     config = base.vae.config
     scaled = latents.float() / config.scaling_factor + (config.shift_factor or 0.0)
-    pixels = base.vae.decode(scaled).sample.clamp(-1, 1).permute(0, 2, 3, 1).cpu().numpy()
+    with torch.autocast(base.device.type, enabled=False):
+        pixels = base.vae.decode(scaled).sample.nan_to_num(0).clamp(-1, 1).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(np.round((p + 1) * 127.5).astype(np.uint8)) for p in pixels]

@@ -26,8 +26,25 @@ class TrainSettings(BaseModel):
     """Pictures per step. More is steadier and takes memory in proportion; the steps become fewer."""
     gradient_accumulation: int = Field(1, ge=1)
     """Batches whose gradients are added up to one step."""
+    more: int = Field(0, ge=0, json_schema_extra=NEUTRAL)
+    """So many epochs more, from the last save on, with a learning rate that begins anew: until it is good. The numbers
+    of the saves go on, and earlier ones stay."""
+    from_lora: str = ""
+    """Begin with this LoRA file, of the base's family; its ranks hold, whatever the settings say."""
     save_every_epochs: int = Field(1, ge=1)
     """A save after every so many epochs, and after the last."""
+    save_every_steps: int = Field(0, ge=0)
+    """A save after every so many steps and at the end, and not after epochs; 0 is off."""
+    save_at: tuple[int, ...] = ()
+    """A save after each of these steps, such as `[1500, 2000, 2500]`, and at the end, and not after epochs."""
+    keep_last: int = Field(0, ge=0)
+    """Keep so many of the newest saves, and the first, and one that was picked; earlier ones of the same training are
+    deleted. 0 keeps all."""
+    sample_every_epochs: int = Field(0, ge=0, json_schema_extra=NEUTRAL)
+    """Draw samples at the start, after every so many epochs and at the end, beside result_current/sample/index.html;
+    0 is off. Training is the same with and without."""
+    sample_every_steps: int = Field(0, ge=0, json_schema_extra=NEUTRAL)
+    """Draw samples after every so many steps instead."""
 
     # ------------------------------------------------------------ pictures
 
@@ -108,8 +125,9 @@ class TrainSettings(BaseModel):
     """Learning rate of the text encoder's adapter; 0 leaves the text encoder as it is."""
     text_encoder_2_lr: float | None = Field(None, ge=0)
     """Learning rate of SDXL's second, larger text encoder; that of the first where it is not given."""
-    optimizer: str = "adamw"
-    """`adamw`, or `adamw8bit` with a quarter of its memory (not on macOS); an unknown name lists the known."""
+    optimizer: str = "auto"
+    """`adamw`, or `adamw8bit` with a quarter of its memory (not on macOS), which is `auto` on an NVIDIA card; an
+    unknown name lists the known."""
     optimizer_args: dict[str, Any] = {}
     """Further arguments of the optimizer, such as `{ weight_decay = 0.1 }`; unknown ones are errors."""
     scheduler: str = "cosine"
@@ -163,14 +181,26 @@ class TrainSettings(BaseModel):
 
     # ------------------------------------------------------------ machine
 
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of the frozen base: fp32, bf16 (RTX 30 and newer) or fp16. The adapter is always fp32."""
-    vae: str = ""
-    """A VAE to use instead of the base's own: a .safetensors file, for bases that come without one."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of the frozen base. `auto`: bf16 (RTX 30 and newer), fp16 on older cards; on a processor bf16 where it
+    is faster with it, measured at the start. A small base stays in fp32, and the adapter always."""
+    quantize: Literal["none", "8bit", "4bit"] = "none"
+    """Hold the UNet's linear layers in so many bits: less memory, slower steps, a coarser base. For small cards."""
+    gradient_checkpointing: bool | Literal["auto"] = Field("auto", json_schema_extra=NEUTRAL)
+    """Compute the UNet's activations twice instead of keeping them: half the memory, a third more time. `auto`: for
+    SDXL on cards under 16 GB."""
+    compile: bool = False
+    """Compile the UNet's blocks with torch.compile: faster steps on a card, after a minute or more at the start."""
     cache: Literal["disk", "memory"] = Field("disk", json_schema_extra=NEUTRAL)
     """Where latents and texts are kept: `disk` (cache/, shared by all runs), or `memory` of this run alone."""
     cache_text: bool = Field(False, json_schema_extra=NEUTRAL)
     """Encode all captions first and take the text encoders off the card. Only where captions do not vary."""
+    checkpoint_minutes: float = Field(5.0, ge=0, json_schema_extra=NEUTRAL)
+    """The state to go on from after a crash is kept so often, and at each save; 0 is off."""
+    checkpoint_steps: int = Field(0, ge=0, json_schema_extra=NEUTRAL)
+    """And after every so many steps; 0 is off."""
+    cpu: bool = Field(False, json_schema_extra=NEUTRAL)
+    """Train on the CPU, where there is no card that torch can use, or with one. Hours to days for a real base."""
     seed: int = 0
     """Every random choice follows from it."""
 

@@ -65,7 +65,7 @@ def test_what_comes_in_again_is_the_same(lora, anna: Path, space: Path, form: st
         found = read_set(again, again / "training_images")
         repeats = [(s.folder.name, s.repeats, len(s.pictures)) for s in found.subsets]
         kept = [("10_anna", 10, 3), ("3_hat", 3, 1), ("2_woman", 2, 1)]
-        assert repeats == (kept[:2] if form == "huggingface" else kept)
+        assert repeats == (kept[:2] if form in ("huggingface", "onetrainer") else kept)
     if made.is_dir():
         assert lora("rename", made, "--to", "set").code == 0
         renamed = read_set(Path("set"), Path("set"))
@@ -87,14 +87,16 @@ def test_one_set_gives_one_zip(lora, anna: Path):
 
 def test_what_the_other_tools_read(lora, anna: Path):
     for form in ("onetrainer", "sdscripts", "huggingface"):
-        assert lora("export", "anna", "--format", form, "--to", form).code == 0
+        said = lora("export", "anna", "--format", form, "--to", form)
+        assert said.code == 0
+        assert ("not in it: 2_woman: regularisation pictures" in said.out) == (form != "sdscripts")
     concepts = json.loads(Path("onetrainer/concepts.json").read_text(encoding="utf-8"))
     assert [(c["name"], c["balancing"], Path(c["path"])) for c in concepts] == [
         ("anna", 10.0, Path("onetrainer/10_anna").absolute()),
         ("hat", 3.0, Path("onetrainer/3_hat").absolute()),
-        ("reg woman", 2.0, Path("onetrainer/reg/2_woman").absolute()),
     ]
     assert all(Path(c["path"]).is_dir() for c in concepts)
+    assert not Path("onetrainer/reg").exists()
     dataset = tomllib.loads(Path("sdscripts/dataset.toml").read_text(encoding="utf-8"))
     subsets = dataset["datasets"][0]["subsets"]
     assert [(s["num_repeats"], s["class_tokens"], s.get("is_reg", False)) for s in subsets] == [
@@ -121,6 +123,22 @@ def test_nothing_is_written_over_and_nothing_half(lora, anna: Path, monkeypatch:
     monkeypatch.setattr("shutil.copyfile", breaks)
     assert lora("export", "anna", "--to", "other").code == 5
     assert [p.name for p in Path.cwd().iterdir() if "other" in p.name or p.name.startswith(".export")] == []
+
+
+def test_an_export_goes_neither_into_the_set_nor_under_a_wrong_name(lora, anna: Path, space: Path):
+    before = files_of(anna)
+    for inside in (anna / "exp", anna / "training_images" / "5_x", anna / "training_images" / ".." / "y"):
+        said = lora("export", "anna", "--to", inside)
+        assert (said.code, f"lies inside {anna}" in said.err) == (3, True), said.err
+        assert f"--to {space / 'anna-kohya'}" in said.err
+    folder = draw_all(Path("set") / "2_x", 2)
+    assert lora("export", "set", "--to", "set/exp").code == 3
+    assert lora("export", "set", "--to", "set_kohya").code == 0
+    assert files_of(anna) == before and len(list(folder.parent.rglob("*.png"))) == 2
+    for form, name, wanted in (("civitai", "a.tar", "a.zip"), ("kohya", "a.zip", "a")):
+        said = lora("export", "anna", "--format", form, "--to", name)
+        assert said.code == 3 and f"--to {Path(wanted).absolute()}\n" in said.err + "\n"
+    assert not list(Path.cwd().glob("a*"))
 
 
 def test_a_zip_dropped_into_the_inbox_is_claimed(lora, anna: Path, space: Path):

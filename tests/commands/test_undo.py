@@ -156,6 +156,34 @@ def test_what_a_person_puts_back_after_the_import_was_taken_back_stays(lora, imp
     assert sorted(p.name for p in imported.glob("*.png")) == ["0002.png", "0006.png"]
 
 
+def test_force_brings_back_what_was_taken_back(lora, imported: Path, anna: Path):
+    before = standing(anna)
+    assert lora("undo", "anna").code == 0
+    imported.mkdir(parents=True)
+    (anna / "set_aside" / "undone" / "0001.png").rename(imported / "0001.png")  # one by hand
+    again = lora("rename", "anna", "--force")
+    assert "rename: 0 imported, 1 there already, 4 brought back from set_aside/undone" in again.out
+    assert standing(anna) == before  # under their names, with the text that one had
+    assert "rename: up to date" in lora("rename", "anna").out
+    assert lora("undo", "anna").code == 0
+    assert [p.name for p in imported.glob("*.png")] == ["0001.png"]
+
+
+def test_what_was_taken_back_says_how_to_get_it_and_check_that_nothing_comes(lora, imported: Path, anna: Path):
+    assert "no pictures in the set" not in lora("check", "anna", "--no-clip").err
+    assert "0 imported, 5 there already" in lora("rename", "anna", "--force").out  # a run that changes nothing
+    assert lora("undo", "anna").code == 0
+    assert "`lora rename anna --force` brings the pictures back from set_aside/undone" in lora("rename", "anna").out
+    said = lora("check", "anna", "--no-clip")
+    assert (said.code, "all 5 originals were brought in once" in said.err) == (3, True)
+    assert "lora rename anna --force" in said.err
+    draw_all(anna / "source", 1, first=50)
+    assert "no pictures in the set" not in lora("check", "anna", "--no-clip").err
+    assert lora("rename", "anna").code == 0
+    (imported / "0006.png").unlink()
+    assert "no pictures in the set" in lora("check", "anna", "--no-clip").err
+
+
 def test_an_undo_that_broke_off_is_finished_by_the_next(lora, imported: Path, monkeypatch: pytest.MonkeyPatch):
     before = files_of(imported)
     assert lora("caption", "anna", "--text", "x").code == 0

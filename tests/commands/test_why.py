@@ -87,6 +87,33 @@ def test_why_a_picture_by_name_by_original_and_by_path(recorded: Path):
     assert "no LoRA was trained on it" in told(recorded, moved)
 
 
+def test_a_picture_of_a_folder_is_told_from_that_folder_alone(recorded: Path, tmp_path: Path):
+    content = b"a picture"
+    digest = hashlib.sha256(content).hexdigest()
+    sets = [tmp_path / f"set {i}" for i in range(7)]
+    with Store(recorded / "lorafactory.db") as store:
+        for folder in sets:
+            folder.mkdir()
+            (folder / "0002.png").write_bytes(content)
+            with store.run(str(folder), "filter", version=1, key="k", settings={}) as run:
+                run.note("0002.png", digest, "kept", f"as {folder.name} says")
+    lines = told(recorded, sets[3] / "0002.png").splitlines()
+    rest = ", ".join(str(sets[i]) for i in (0, 1, 2, 4))
+    assert lines == [
+        str(sets[3] / "0002.png"),
+        f"  other sets with the same picture: {rest} and 2 more",
+        "  WHEN  filter    kept  as set 3 says",
+        "  no LoRA was trained on it",
+    ]
+    of_folder = told(recorded, sets[3]).splitlines()
+    assert of_folder[0] == str(sets[3]) and of_folder[1].endswith("1 kept") and len(of_folder) == 2
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(content)
+    assert [line for line in told(recorded, copy).splitlines() if "says" in line] == [
+        f"  WHEN  filter    {sets[6]}/0002.png: kept  as set 6 says"
+    ]
+
+
 def test_why_a_lora_and_why_nothing(recorded: Path):
     lines = told(recorded, "anna").splitlines()
     assert [line.split()[1] for line in lines[1:6]] == ["train", "caption", "by", "dedupe", "rename"]

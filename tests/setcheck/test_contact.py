@@ -59,6 +59,16 @@ def test_pictures_are_grouped_by_bucket_and_a_lone_one_is_warned_of():
     assert [bool(g.warning) for g in groups] == [True, True, False]
 
 
+def test_no_bucket_is_not_counted_as_one(monkeypatch):
+    written: list[str] = []
+    text = contact.ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        contact.ImageDraw.ImageDraw, "text", lambda pen, at, said, *a: [written.append(said), text(pen, at, said, *a)]
+    )
+    drawn((96, 96), (96, 96), (64, 128), (500, 20))
+    assert [line.partition(";")[0] for line in written if "inside the red line" in line] == ["4 pictures, 2 buckets"]
+
+
 def test_what_is_said_tells_enlarged_from_shrunk():
     large, small, strip = looked((960, 960), (48, 48), (500, 20))
     up = S.model_copy(update={"bucket_upscale": True})

@@ -72,6 +72,16 @@ def test_the_finding_names_the_smaller_group_of_pictures_that_are_not_quite_cent
     assert orientation.finding(looks[:3], "person", found).verdict == "ok"
 
 
+def test_why_nothing_is_said_is_said():
+    looks, _ = looked(1, 0.4)
+    few = orientation.Sides(2.6, most=(0, 1), fewer=(2,), unsure=tuple(range(3, 20)))
+    assert few.open
+    row = orientation.finding(looks, "person", few)
+    assert row.value == "cannot be told: only 3 of 20 pictures lean clearly to a side (gap 2.6)"
+    none = orientation.Sides(2.497, most=tuple(range(12)), fewer=tuple(range(12, 20)))
+    assert orientation.finding(looks, "person", none).value.endswith("no one difference stands out (gap 2.50)")
+
+
 def test_pictures_that_are_all_one_way_are_no_note():
     looks, flipped = looked(1, 0.4)
     same = [one for one in looks if one.name not in flipped]

@@ -30,7 +30,7 @@ def rows(pictures: list[Picture], trigger: str = "4nna", s: TrainSettings = S) -
 
 def test_missing_empty_and_unreadable_captions_are_all_said(tmp_path: Path):
     row = rows(captioned(tmp_path, "4nna, a hat", None, "  ", "4nna, größer".encode("latin-1")))["captions"]
-    assert row.verdict == "problem"
+    assert row.verdict == "note"
     for told in ("1 not UTF-8 (3.png)", "1 missing (1.png)", "1 empty (2.png)"):
         assert told in row.value
     assert row.pictures == ("3.png", "1.png", "2.png")

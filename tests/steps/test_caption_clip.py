@@ -242,7 +242,7 @@ def test_the_command_takes_a_table_of_words(lora, space, tmp_path: Path):
     folder.mkdir()
     for i, picture in enumerate(scenes(3)):
         picture.save(folder / f"{i}.png")
-    told = ["--text", "a picture", "--base", "pocket", "--words", '{ size = ["large", "small"] }', "--word-margin", "0"]
+    told = ["--text", "a picture", "--base", "pocket", "--words", 'size = ["large", "small"]', "--word-margin", "0"]
     said = lora("caption", folder, *told, "--apply")
     assert said.code == 0, said.err
     assert all((folder / f"{i}.txt").read_text().split(", ")[1].strip() in ("large", "small") for i in range(3))

@@ -88,7 +88,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     monkeypatch.setattr(compare, "Studio", FakeStudio)
     monkeypatch.setattr(compare, "eyes", lambda work: FakeEyes())
     monkeypatch.setattr(compare, "blind", lambda work: None)
-    monkeypatch.setattr(compare, "model_identity", lambda work, kind: "base 1")
+    monkeypatch.setattr(compare, "base_identity", lambda space, models: "base 1")
     return Work(Workspace(tmp_path, "test"), place, Recipe(header, {}, {}))
 
 
@@ -141,7 +141,7 @@ def test_a_lost_cell_is_drawn_again_and_another_base_draws_all(work: Work, monke
     compare.run(work, SETTINGS)
     next((work.place.comparison / "cells").glob("*.png")).unlink()
     assert compare.run(work, SETTINGS).data["drawn"] == 1
-    monkeypatch.setattr(compare, "model_identity", lambda work, kind: "base 2")
+    monkeypatch.setattr(compare, "base_identity", lambda space, models: "base 2")
     assert compare.run(work, SETTINGS).data["drawn"] == 3 * CELLS
 
 
@@ -188,6 +188,22 @@ def test_the_saves_are_in_the_order_of_training(work: Work) -> None:
     write_save(work.place.result / "anna-000010.safetensors", "ten")
     write_save(work.place.result / ".anna-000011.safetensors", "in the making")
     assert [(s.epoch, s.label) for s in compare.find_saves(work)] == [(1, "epoch 1"), (2, "epoch 2"), (10, "epoch 10")]
+
+
+def test_saves_by_step_are_columns_of_their_own(work: Work) -> None:
+    """Also where the file says nothing but its name, and between the ends of epochs."""
+    said = {"ss_resolution": f"({SIDE}, {SIDE})", "ss_clip_skip": "2"}
+    result = work.place.result
+    write_save(result / "anna-step00000015.safetensors", "15", ss_epoch="2", ss_steps="15", **said)
+    write_save(result / "anna-000001.safetensors", "epoch 1", ss_epoch="1", ss_steps="10", **said)
+    write_save(result / "anna-000002.safetensors", "epoch 2", ss_epoch="2", ss_steps="20", **said)
+    compare.run(work, SETTINGS)
+    found = [(c["label"], c["epoch"], c["step"]) for c in told(work)["columns"]]
+    assert found == [("baseline", 0, 0), ("epoch 1", 1, 10), ("step 15", 2, 15), ("epoch 2", 2, 20)]
+    rows = list(csv.DictReader((work.place.comparison / "scores.csv").read_text(encoding="utf-8").splitlines()))
+    assert {(r["save"], r["step"]) for r in rows} >= {("anna-step00000015.safetensors", "15"), ("baseline", "0")}
+    bare = write_save(result / "anna-step00000100.safetensors", "bare")
+    assert next((s.epoch, s.step, s.label) for s in compare.find_saves(work) if s.path == bare) == (0, 100, "step 100")
 
 
 def test_what_is_missing_is_said(work: Work) -> None:
@@ -238,13 +254,13 @@ def test_the_studio_draws_with_each_save_and_leaves_no_trace(work: Work, monkeyp
     layer = {"lora_down.weight": torch.ones(1, into), "lora_up.weight": torch.ones(out, 1), "alpha": torch.tensor(1.0)}
     file = work.place.result / "anna-000003.safetensors"
     save_file({f"{name}.{key}": value for key, value in layer.items()}, file)
-    loaded = SimpleNamespace(load=lambda path, dtype, device: base)
+    loaded = SimpleNamespace(load=lambda path, dtype, device, **told: base)
     monkeypatch.setattr(families, "detect", lambda path: "sd15")
     monkeypatch.setattr(families, "get", lambda name: loaded)
     studio = STUDIO(work, SETTINGS.model_copy(update={"steps": 2}))
     monkeypatch.setattr(families, "get", lambda name: family)
     bare = compare.Column(None, 0.0, "")
-    learned = compare.Column(compare.Save(file, 3, "epoch 3"), 1.0, "tensors")
+    learned = compare.Column(compare.Save(file, 3, 30, "epoch 3"), 1.0, "tensors")
 
     def draw(column: compare.Column) -> list[bytes]:
         return [p.tobytes() for p in studio.draw(column, ["a", "b"], [1, 1], compare.Canvas(32, 1))]

@@ -16,6 +16,7 @@ from judged_sets import (
     work_on,
 )
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from pydantic import ValidationError
 
 from lorafactory import images
 from lorafactory.encoders import clip
@@ -55,6 +56,33 @@ def test_equal_bytes_and_equal_pixels_are_set_aside_and_the_earliest_stays(tmp_p
         {"picture": "0005.png", "rule": "bytes", "distance": 0.0, "threshold": 0.0, "winner": "0001.png"},
         {"picture": "0006.png", "rule": "pixels", "distance": 0.0, "threshold": 0.0, "winner": "0001.png"},
     ]
+
+
+def test_of_equal_pictures_the_one_with_a_caption_stays(tmp_path):
+    first, *others = scenes(4)
+    work, run = work_on(tmp_path, [first, *others, first, first])
+    first.save(work.set.pictures[5].path, compress_level=9)
+    work.set.pictures[4].write_caption("mine")
+    work.set.pictures[5].write_caption("other words")
+    result = dedupe.run(work, NO_CLIP)
+    assert result.data["set_aside"] == ["0001.png", "0006.png"]
+    assert work.set.captions() == {"0005.png": "mine"}
+    assert result.lines == [
+        "0001.png: the same bytes as 0005.png (bytes: distance 0, threshold 0), set aside",
+        "0006.png: the same pixels as 0005.png (pixels: distance 0, threshold 0); "
+        'its caption goes with it: "other words", set aside',
+    ]
+    assert "other words" in run.told("0006.png", "pixels")["note"]
+
+
+def test_clip_is_a_number_or_auto():
+    assert Settings.model_validate({"clip": "0.97"}).clip == 0.97
+    assert Settings.model_validate({"clip": "auto"}).clip == "auto"
+    for value in ("high", None, [0.9]):
+        with pytest.raises(ValidationError) as told:
+            Settings.model_validate({"clip": value})
+        (only,) = told.value.errors()
+        assert only["loc"] == ("clip",) and "should be a cosine from 0.5 to 1" in only["msg"]
 
 
 def test_every_picture_is_decided_on_by_every_rule(tmp_path):

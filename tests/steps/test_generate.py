@@ -23,7 +23,7 @@ from lorafactory.step import Note, Work
 from lorafactory.steps import generate
 from lorafactory.steps._import import synthetic_prompt
 from lorafactory.store import Store
-from lorafactory.workspace import LoraDir, Workspace, model_set
+from lorafactory.workspace import LoraDir, ModelSet, Workspace, model_set
 
 ANGLES = {"angle": ("left", "right"), "scene": ("forest", "street", "café")}
 
@@ -38,8 +38,9 @@ class Sampler:
         self.fail_after = 99
         self.colour: Callable[[str, int], tuple[int, int, int]] = lambda prompt, seed: (len(prompt), seed, 0)
 
-    def load(self, path: Path) -> Any:
-        self.loaded.append(path)
+    def load(self, models: ModelSet) -> Any:
+        assert models.base is not None
+        self.loaded.append(models.base)
         unet = SimpleNamespace(config=SimpleNamespace(sample_size=12))
         return SimpleNamespace(parts={"unet": unet}, latent_factor=8)
 
@@ -170,7 +171,7 @@ def test_what_a_person_took_out_is_not_drawn_again(work: Work, sampler: Sampler)
     generate.run(work, settings("a"))
     gone = images.find(work.place.source)[0]
     gone.unlink()
-    assert generate.run(work, settings("a", "b")).data["there"] == 2
+    assert generate.run(work, settings("a", "b")).summary == "generate: 2 drawn, 1 there already, 1 taken out earlier"
     assert drawn(work)["b"] == [0, 1] and len(drawn(work)["a"]) == 1
     gone.with_suffix(".json").unlink()
     assert generate.run(work, settings("a", "b")).data["drawn"] == [gone.name]
@@ -226,7 +227,10 @@ def test_the_odd_ones_of_each_prompt_are_set_aside_and_recorded(
         assert recorded["set_aside"] == "less alike" and recorded["seed"] in (1, 4)
     kept = [told for _, verdict, rule, told in run.rows if (verdict, rule) == ("kept", "less alike")]
     assert len(kept) == 8 and all(told["score"] >= told["threshold"] for told in kept)
-    assert generate.run(work, s).summary == "generate: 0 drawn, 12 there already, 0 set aside as less alike"
+    assert (
+        generate.run(work, s).summary
+        == "generate: 0 drawn, 8 there already, 4 taken out earlier, 0 set aside as less alike"
+    )
 
 
 def test_who_was_put_back_or_imported_stays(work: Work, sampler: Sampler, monkeypatch: pytest.MonkeyPatch):

@@ -117,7 +117,7 @@ def test_a_person_chooses_and_the_verdict_is_kept_beside_it(work: Work) -> None:
     assert chosen(work) == "epoch 3"
     assert result.data["passed"]
     assert result.data["reason"].startswith("epoch 3, chosen by hand. The verdict: epoch 2")
-    assert verdict(work)["by_hand"] == {"epoch": 3, "agrees": False}
+    assert verdict(work)["by_hand"] == {"epoch": 3, "step": 0, "agrees": False}
     assert verdict(work)["verdict"]["pick"] == "anna-000002.safetensors"
 
 
@@ -134,6 +134,26 @@ def test_an_epoch_that_is_not_there(work: Work) -> None:
     with pytest.raises(SettingsError, match="there are 1, 2, 3"):
         pick.run(work, pick.Settings(epoch=4))
     assert not work.place.chosen.exists()
+
+
+def test_a_save_within_an_epoch_is_chosen_by_its_step(work: Work, tmp_path: Path) -> None:
+    scores = work.place.comparison / "scores.json"
+    told = json.loads(scores.read_text(encoding="utf-8"))
+    for step, column in zip((0, 10, 15, 20), told["columns"], strict=True):
+        column |= {"step": step, "epoch": (step + 9) // 10, "label": f"step {step}" if step == 15 else column["label"]}
+    scores.write_text(json.dumps(told), encoding="utf-8")
+    (tmp_path / "lorafactory.toml").write_text('publish_to = ["' + (tmp_path / "out").as_posix() + '"]')
+    result = pick.run(work, BY_VERDICT)
+    assert result.data["reason"].startswith("step 15: ") and result.data["step"] == 15
+    assert (tmp_path / "out" / "anna-s15.safetensors").is_file()
+    assert (verdict(work)["called_by"], verdict(work)["label"]) == ("step", "step 15")
+    for chooser, content in ((pick.Settings(step=10), "epoch 1"), (pick.Settings(epoch=2), "epoch 3")):
+        assert pick.run(work, chooser).data["passed"] and chosen(work) == content
+        assert pick.stands(chooser.model_dump(), BY_VERDICT)
+    assert (tmp_path / "out" / "anna-e02.safetensors").is_file()
+    with pytest.raises(SettingsError, match=r"pick.step = 11: no save of that step was compared; there are 10, 15, 20"):
+        pick.run(work, pick.Settings(step=11))
+    assert [p.error for p in pick.check(work, pick.Settings(step=10, epoch=1))] == [SettingsError]
 
 
 def test_a_file_that_is_not_ours_is_left_alone(work: Work) -> None:

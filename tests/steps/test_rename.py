@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from imported_sets import SMALL, Factory, Run, digest, drawn, foreign, made
+from PIL import Image
 
 from lorafactory import errors, images
 from lorafactory.steps import rename
@@ -89,11 +90,34 @@ def test_captions_travel_along_as_a_persons(anna: Factory):
     ]
 
 
-def test_a_caption_that_is_no_utf8_is_said_before_any_work(anna: Factory):
-    anna.put("a.png").with_suffix(".txt").write_bytes("Bär".encode("latin-1"))
-    with pytest.raises(errors.InputError, match=r"a\.txt is not UTF-8"):
+def test_a_picture_comes_in_without_a_caption_that_is_no_utf8(anna: Factory):
+    text = anna.put("a.png", 1).with_suffix(".txt")
+    text.write_bytes("Bär".encode("latin-1"))
+    anna.put("b.png", 2).with_suffix(".txt").write_text("a bear", encoding="utf-8")
+    (problem,) = rename.check(anna.work, SMALL)
+    assert not problem.fatal and "a.txt is not UTF-8" in str(problem)
+    result = anna.result()
+    assert result.data["imported"] == ["0001.png", "0002.png"]
+    assert [p.name for p in anna.folder.glob("*.txt")] == ["0002.txt"]
+    assert text.read_bytes() == "Bär".encode("latin-1")
+    (line,) = result.lines
+    assert line.startswith("a.png: imported without its caption") and line.endswith("write it as 0001.txt")
+
+
+def test_a_list_of_captions_that_is_no_utf8_is_said_before_any_work(anna: Factory):
+    anna.put("a.png")
+    (anna.source / "metadata.jsonl").write_bytes('{"file_name": "a.png", "text": "Bär"}'.encode("latin-1"))
+    with pytest.raises(errors.InputError, match=r"metadata\.jsonl is not UTF-8"):
         anna.go()
     assert not anna.folder.exists()
+
+
+def test_what_was_taken_out_is_not_counted_as_there(anna: Factory):
+    for seed in range(3):
+        anna.put(f"{seed}.png", seed)
+    anna.go()
+    (anna.folder / "0002.png").unlink()
+    assert anna.result().summary == "rename: 0 imported, 2 there already, 1 taken out since they were imported"
 
 
 def test_facts_act(anna: Factory):
@@ -252,3 +276,13 @@ def test_another_folder_is_read_only(anna: Factory, tmp_path: Path):
         assert (to.to / "set_aside" / "unreadable" / "bad.png").is_file()
         assert other.go(to) == other.go(to, remembering=False) == []
     assert {p: digest(p) for p in photos.rglob("*") if p.is_file()} == before
+
+
+def test_the_text_of_a_double_stays_with_the_picture_that_stays(lora, space: Path, tmp_path: Path):
+    source = tmp_path / "pictures"
+    source.mkdir()
+    images.save_png(Image.new("RGB", (300, 300), "red"), source / "a.png")
+    (source / "b.png").write_bytes((source / "a.png").read_bytes())
+    (source / "b.txt").write_text("a red square")
+    assert lora("rename", source, "--to", tmp_path / "set").code == 0
+    assert [p.read_text().strip() for p in (tmp_path / "set").glob("*.txt")] == ["a red square"]

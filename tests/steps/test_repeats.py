@@ -115,7 +115,16 @@ def test_what_is_no_policy(policy: Any):
         repeats.Settings(policy=policy)
 
 
+@pytest.mark.parametrize(
+    "policy", ["1001", "99999999", "at-least=1001", "9999999/n", "steps=9999999", "per-image=9999999"]
+)
+def test_what_no_training_needs(policy: str):
+    with pytest.raises(ValidationError, match=r"and 1000(000)? is the most"):
+        repeats.Settings(policy=policy)
+
+
 def test_a_number_may_be_written_as_one():
+    assert repeats.Settings(policy="1000").policy == "1000"
     assert repeats.Settings(policy=40).policy == "40"  # type: ignore[arg-type]
     assert repeats.Settings(policy=" 1500 / N").policy == "1500/n"
     assert repeats.Settings(policy="Steps = 2000").policy == "steps=2000"

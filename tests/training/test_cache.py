@@ -122,7 +122,6 @@ def test_random_cuts_are_drawn_anew_and_kept_by_their_place(
         ({"rank": 8}, []),
         ({"clip_skip": 2}, ["{}", ""]),
         ({"max_tokens": 150}, ["{}", ""]),
-        ({"dtype": "bf16"}, ["{}", ""]),
         ({"caption_prefix": "photo,"}, ["photo, {}"]),
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
@@ -137,6 +136,17 @@ def test_texts_on_disk_are_shared_by_runs_until_something_is_edited(
     assert set(first.texts) == {*(e.caption for e in examples), ""}  # captions may be dropped, so that one too
     Words(second, base, change(still, **edit), cache=tmp_path).prepare(fitted)  # type: ignore[arg-type]
     assert set(second.texts) == {text.format(examples[0].caption) for text in encoded}
+
+
+def test_texts_of_another_precision_are_encoded_anew(
+    base: Base, draw: Draw, still: TrainSettings, tmp_path: Path
+) -> None:
+    (example,) = draw(tmp_path / "set", 1)
+    fitted = [(example, plan([example], still).fits[example.name])]
+    for dtype, encoded in ((torch.float32, 2), (torch.float32, 0), (torch.bfloat16, 2)):
+        told = Counted()
+        Words(told, replace(base, dtype=dtype), still, cache=tmp_path).prepare(fitted)  # type: ignore[arg-type]
+        assert len(told.texts) == encoded
 
 
 def test_another_encoder_or_caption_never_meets_an_old_entry(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,8 @@ from torch import Tensor
 from lorafactory import families
 from lorafactory.errors import FailedError, LoraError, SettingsError
 from lorafactory.families import Base
-from lorafactory.training import loop
+from lorafactory.training import session
+from lorafactory.training.checkpoint import Keeper
 from lorafactory.training.loop import Outcome, Save, train
 from lorafactory.training.plan import Example, plan
 from lorafactory.training.precision import DTYPES
@@ -156,7 +159,7 @@ def test_the_plan_printed_is_the_plan_run(
         base, examples, asked, cache=cache, on_step=lambda step, loss, lr: steps.append(step), on_save=saves.append
     )
     assert steps == list(range(1, told.steps + 1))
-    assert tuple(save.epoch for save in saves) == told.saves
+    assert tuple((save.epoch, save.step) for save in saves) == told.saves
     assert len(outcome.epoch_means) == told.epochs and (not most or told.steps <= most)
 
 
@@ -184,11 +187,62 @@ def test_accumulation_equals_a_larger_batch(
 def test_a_loss_that_is_not_finite_stops_and_names_the_pictures(
     base: Base, pictures: list[Example], quick: TrainSettings, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop.objective, "weights", lambda schedule, t, s: torch.full(t.shape, math.nan))
+    monkeypatch.setattr(session.objective, "weights", lambda schedule, t, s: torch.full(t.shape, math.nan))
     before = weights(base)
     with pytest.raises(FailedError, match=r"nan at step 1 \(epoch 1\)[\s\S]*000\d\.png"):
         train(base, pictures, quick, cache=cache)
     assert same(before, weights(base))
+
+
+def test_after_a_loss_that_is_not_finite_it_goes_back_once_with_half_the_rate(
+    base: Base, pictures: list[Example], quick: TrainSettings, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, float, float]] = []
+    said: list[tuple[int, str]] = []
+    broken = {4}  # the fifth step, once
+    real = session.forward.losses
+
+    def losses(*args: Any, step: int, **more: Any) -> Tensor:
+        found = real(*args, step=step, **more)
+        if step in broken:
+            broken.remove(step)
+            return found * math.inf
+        return found
+
+    monkeypatch.setattr(session.forward, "losses", losses)
+    s = change(quick, scheduler="constant", epochs=2)
+    outcome = train(
+        base,
+        pictures,
+        s,
+        cache=cache,
+        on_step=lambda *step: told.append(step),
+        on_event=lambda step, text: said.append((step, text)),
+        keeper=Keeper(steps=3),
+    )
+    assert [(step, lr) for step, _, lr in told[:7]] == [
+        *((step, 0.01) for step in (1, 2, 3, 4)),
+        *((step, 0.005) for step in (4, 5, 6)),  # back to the state after the third
+    ]
+    assert len(outcome.losses) == outcome.plan.steps and all(math.isfinite(loss) for loss in outcome.losses)
+    (step, text), *others = said
+    assert step == 3 and not others and "The loss became inf at step 5 (epoch 1)" in text and ".png" in text
+
+
+def test_a_stop_lets_the_step_end_and_keeps_it(
+    base: Base, pictures: list[Example], quick: TrainSettings, cache: Path, tmp_path: Path
+) -> None:
+    before, done = signal.getsignal(signal.SIGTERM), []
+
+    def on_step(step: int, loss: float, lr: float) -> None:
+        done.append(step)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(base, pictures, quick, cache=cache, on_step=on_step, keeper=Keeper(tmp_path))
+    assert done == [1, 2] and signal.getsignal(signal.SIGTERM) is before
+    assert max(tmp_path.glob("step-*")).name == "step-00000002.safetensors"
 
 
 def test_what_is_wrong_is_said_before_a_picture_is_opened(base: Base, quick: TrainSettings, tmp_path: Path) -> None:

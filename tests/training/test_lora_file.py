@@ -91,6 +91,27 @@ def test_alpha_is_a_number_in_the_precision_of_the_file(tmp_path: Path, base: Ba
     assert {(ranks[n], float(alphas[n])) for n in alphas} == {(4, 2.0), (3, 1.0)}
 
 
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+def test_alpha_is_exact_in_every_precision(tmp_path: Path, dtype: str) -> None:
+    """0.1 and 3.3 are in none of fp16 and bf16: such an alpha stays in fp32, which every reader reads too."""
+    file = tmp_path / "a.safetensors"
+    for alpha in (0.1, 3.3, 16.0, 1000.0, 1.0):
+        tensors = {"x.alpha": torch.tensor(alpha), "x.lora_up.weight": torch.full((2, 2), 0.1)}
+        lora_file.write(file, tensors, {}, dtype=dtype)
+        read, _ = lora_file.read(file)
+        assert torch.equal(read["x.alpha"].float(), tensors["x.alpha"]) and read["x.alpha"].shape == ()
+        assert read["x.lora_up.weight"].dtype == lora_file.DTYPES[dtype]
+    assert read["x.alpha"].dtype == lora_file.DTYPES[dtype]
+
+
+def test_what_would_overflow_in_the_file_is_not_written(tmp_path: Path) -> None:
+    tensors = {"x.lora_up.weight": torch.tensor([70000.0]), "x.alpha": torch.tensor(1.0)}
+    with pytest.raises(InputError, match=r"1 tensors are not finite in fp16.*save_dtype fp32 holds them"):
+        lora_file.write(tmp_path / "a.safetensors", tensors, {}, dtype="fp16")
+    assert list(tmp_path.iterdir()) == []
+    lora_file.write(tmp_path / "a.safetensors", tensors, {}, dtype="bf16")
+
+
 def test_what_is_not_finite_is_never_written(tmp_path: Path, base: Base, quick: TrainSettings) -> None:
     tensors = adapter(base, quick, "lora")
     next(iter(tensors.values()))[0] = float("nan")

@@ -37,10 +37,9 @@ def pictures(draw: Draw, tmp_path_factory: pytest.TempPathFactory) -> list[Examp
 
 
 def told(base: Base, examples: list[Example], settings: TrainSettings, **more: Any) -> dict[str, str]:
+    more = {"label": "epoch 2", "about": "person, woman", "trigger": "zqx", **more}
     count = plan(examples, settings)
-    return metadata(
-        name="anna", base=base, examples=examples, settings=settings, plan=count, save=SAVE, trigger="zqx", **more
-    )
+    return metadata(name="anna", base=base, examples=examples, settings=settings, plan=count, save=SAVE, **more)
 
 
 def change(settings: TrainSettings, **values: object) -> TrainSettings:
@@ -51,6 +50,9 @@ def test_it_says_what_was_done(base: Base, pictures: list[Example], quick: Train
     found = told(base, pictures, quick, started=1.0, finished=2.0)
     assert all(isinstance(value, str) for value in found.values())
     assert (found["ss_output_name"], found["modelspec.trigger_phrase"]) == ("anna", "zqx")
+    assert found["modelspec.title"] == "anna epoch 2" and found["modelspec.tags"] == "person, woman"
+    assert found["modelspec.description"] == "person, woman, trained on tiny"
+    assert (found["ss_steps"], found["modelspec.usage_hint"]) == ("8", "say zqx in the prompt")
     assert found["ss_tag_frequency"].startswith('{"2_zqx": {"zqx": 5, "a dot": 5, "no 0": 1')
     assert found["ss_dataset_dirs"] == '{"2_zqx": {"n_repeats": 2, "img_count": 5}}'
     assert found["modelspec.architecture"] == "stable-diffusion-v1/lora"
@@ -69,11 +71,39 @@ def test_it_says_what_was_done(base: Base, pictures: list[Example], quick: Train
 
 
 def test_nothing_of_the_machine_is_in_it(base: Base, pictures: list[Example], quick: TrainSettings) -> None:
-    for vae in ("/home/anna/vae/fine.safetensors", r"D:\anna\fine.safetensors"):
-        found = told(base, pictures, change(quick, vae=vae))
-        assert found["ss_vae_name"] == "fine.safetensors"
-        assert str(pictures[0].path.parent.parent) not in "".join(found.values())
-        assert "anna\\" not in "".join(found.values()) and "/home" not in "".join(found.values())
+    found = told(replace(base, vae_name="fine.safetensors"), pictures, quick)
+    assert found["ss_vae_name"] == "fine.safetensors"
+    assert str(pictures[0].path.parent.parent) not in "".join(found.values())
+    assert "/home" not in "".join(found.values())
+
+
+def test_files_are_told_by_name_and_hashes_alone(
+    base: Base, pictures: list[Example], quick: TrainSettings, tmp_path: Path
+) -> None:
+    """As `library/train_util.py` of sd-scripts: `model_hash` and `calculate_sha256`."""
+    models = {"base": tmp_path / "base.safetensors", "vae": tmp_path / "vae.safetensors"}
+    models["base"].write_bytes(bytes(range(256)) * 0x1200)
+    models["vae"].write_bytes(b"small")
+    whole = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in models.items()}
+    found = told(base, pictures, quick, files=models, base_sha256=whole["base"], vae_sha256=whole["vae"])
+    window = models["base"].read_bytes()[0x100000:][:0x10000]
+    assert found["ss_sd_model_hash"] == hashlib.sha256(window).hexdigest()[:8]
+    assert found["ss_vae_hash"] == hashlib.sha256(b"").hexdigest()[:8] == "e3b0c442"
+    assert (found["ss_new_sd_model_hash"], found["ss_new_vae_hash"]) == (whole["base"], whole["vae"])
+    assert str(tmp_path) not in "".join(found.values())
+    folder = told(base, pictures, quick)
+    assert (folder["ss_sd_model_hash"], folder["ss_vae_hash"], folder["ss_new_vae_hash"]) == ("None",) * 3
+
+
+def test_what_interfaces_parse_can_be_parsed(base: Base, pictures: list[Example], quick: TrainSettings) -> None:
+    """A1111 and Forge read values that begin with { as JSON; kohya's empty values are the word None."""
+    found = told(base, pictures, change(quick, network="locon"))
+    parsed = {key: json.loads(value) for key, value in found.items() if value.startswith(("{", "["))}
+    assert {"ss_tag_frequency", "ss_bucket_info", "ss_dataset_dirs", "ss_network_args"} <= set(parsed)
+    assert all(value and isinstance(value, str) for value in found.values())
+    sai = {key.removeprefix("modelspec.") for key in found if key.startswith("modelspec.")}
+    must = {"sai_model_spec", "architecture", "implementation", "title", "resolution"}
+    assert must <= sai and {"prediction_type", "trigger_phrase", "description", "tags"} <= sai
 
 
 def test_every_setting_that_kohya_names_is_there(base: Base, pictures: list[Example], quick: TrainSettings) -> None:

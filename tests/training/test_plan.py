@@ -33,7 +33,7 @@ def test_every_bucket_ends_with_a_batch_of_its_own() -> None:
     found = plan(examples, change(SETTINGS, batch=4, epochs=5, gradient_accumulation=2, save_every_epochs=2))
     assert found.per_bucket == {(96, 32): 2, (96, 96): 9}
     assert (found.images, found.samples, found.batches_per_epoch) == (4, 11, 3 + 1)
-    assert (found.steps_per_epoch, found.steps, found.saves) == (2, 10, (2, 4, 5))
+    assert (found.steps_per_epoch, found.steps, found.saves) == (2, 10, ((2, 4), (4, 8), (5, 10)))
     assert str(found) == "4 images x 2.8 repeats x 5 epochs = 10 steps (4 batches an epoch, 3 saves)"
 
 
@@ -94,7 +94,7 @@ def test_regularisation_pictures_are_shown_as_often_as_all_others() -> None:
 def test_max_steps_leaves_whole_epochs_out() -> None:
     ten = [example("a.png", repeats=10)]  # 5 steps an epoch
     found = plan(ten, change(SETTINGS, epochs=9, max_steps=24, save_every_epochs=3))
-    assert (found.epochs, found.steps, found.saves) == (4, 20, (3, 4))
+    assert (found.epochs, found.steps, found.saves) == (4, 20, ((3, 15), (4, 20)))
     assert plan(ten, change(SETTINGS, epochs=2, max_steps=24)).steps == 10
     with pytest.raises(SettingsError, match="max_steps 4 is less than one epoch, which has 5 steps"):
         plan(ten, change(SETTINGS, max_steps=4))

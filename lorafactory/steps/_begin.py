@@ -1,0 +1,166 @@
+"""How a training begins: anew, where one broke off, or from a LoRA that is there."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lorafactory.errors import FailedError, InputError, Problem, SettingsError
+from lorafactory.step import Work
+from lorafactory.steps._saves import Save, find_saves, papers
+from lorafactory.training import optimizers
+from lorafactory.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from lorafactory.training.checkpoint import Keeper
+    from lorafactory.training.precision import Decision
+    from lorafactory.training.session import Start
+
+S = TypeVar("S", bound=TrainSettings)
+Row = tuple[int, float, float]
+"""Step, loss, learning rate."""
+
+
+@dataclass(frozen=True)
+class From:
+    """What a training goes on from, as state/plan.json keeps it."""
+
+    file: str = ""
+    """A LoRA file, within result_current/ if it is one of this LoRA's."""
+    epoch: int = 0
+    step: int = 0
+    more: int = 0
+    """Epochs to train beyond the last save; 0: those of the settings."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Everything that is settled before a base is loaded."""
+
+    keeper: Keeper
+    decided: Decision
+    threads: int
+    resumed: bool
+    source: From
+    start: Start
+    earlier: list[Row]
+    """Steps before `start`, of the training that goes on with `--more`."""
+
+    def settings(self, s: S) -> S:
+        """The settings as they act here: a LoRA's own ranks, the epochs that are left, the optimizer that is meant."""
+        from lorafactory.training import adapter
+
+        told: dict[str, Any] = {"optimizer": optimizers.chosen(s.optimizer, self.decided.device)}
+        if self.start.tensors is not None:
+            told |= adapter.sizes_told(self.start.tensors)
+        if self.source.more:
+            told |= {"epochs": self.source.more, "max_steps": 0}
+        return s.model_copy(update=told)
+
+
+def state_of(work: Work) -> Path:
+    return work.place.result / "state"
+
+
+def identity(key: str, sees: Mapping[str, str]) -> str:
+    """What two trainings share if one can go on where the other broke off: settings, base, pictures, captions."""
+    return hashlib.sha256(json.dumps([key, dict(sees)], sort_keys=True).encode()).hexdigest()
+
+
+def broke_off(work: Work, same: str) -> dict[str, Any]:
+    """The plan of a training with this identity that has not ended; empty if there is none."""
+    from lorafactory.training import checkpoint
+
+    plan = checkpoint.read_plan(state_of(work))
+    return plan if plan.get("identity") == same else {}
+
+
+def settle(work: Work, s: TrainSettings, same: str, threads: int) -> Beginning:
+    """Decide how to begin; what was decided when a training began holds until it has ended."""
+    from lorafactory.training import precision
+    from lorafactory.training.checkpoint import Keeper
+    from lorafactory.training.precision import Decision
+
+    assert work.models.base is not None
+    plan = broke_off(work, same)
+    resumed = bool(plan)
+    if not resumed:
+        source = From(s.from_lora)
+        if s.more:
+            last = last_save(work)
+            told = papers(last.path)
+            source = From(last.path.name, last.epoch, int(told.get("ss_steps") or 0), s.more)
+            shutil.rmtree(state_of(work), ignore_errors=True)  # of a training with other inputs that was given up
+        decided = precision.decide(work.models.base, s, device="cpu" if s.cpu else None)
+        plan = {"identity": same, "threads": threads, "precision": decided.as_dict(), "from": asdict(source)}
+    source, decided = From(**plan["from"]), Decision(**plan["precision"])
+    if decided.device == "cuda" and not _cuda():
+        raise FailedError(
+            f"{work.place.name} was begun on a card that torch cannot use now; with it, the same line goes on.\n"
+            f"    to begin anew on the CPU: delete {state_of(work)}"
+        )
+    return Beginning(
+        keeper=Keeper(state_of(work), minutes=s.checkpoint_minutes, steps=s.checkpoint_steps, plan=plan),
+        decided=decided,
+        threads=int(plan["threads"]),
+        resumed=resumed,
+        source=source,
+        start=_start(work, source),
+        earlier=[row for row in read_losses(work) if row[0] <= source.step] if source.more else [],
+    )
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _start(work: Work, source: From) -> Start:
+    from lorafactory.training import lora_file
+    from lorafactory.training.session import Start
+
+    if not source.file:
+        return Start()
+    path = work.place.result / source.file if source.more else Path(source.file).expanduser()
+    return Start(lora_file.read(path)[0], source.epoch, source.step)
+
+
+def last_save(work: Work) -> Save:
+    """The newest save of the current training; InputError if there is none."""
+    saves = find_saves(work)
+    if not saves:
+        raise InputError(f"no save to go on from in {work.place.result}: first `lora train {work.place.name}`")
+    return saves[-1]
+
+
+def read_losses(work: Work) -> list[Row]:
+    """The steps that log/loss.csv tells of."""
+    path = work.place.result / "log" / "loss.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [(int(row["step"]), float(row["loss"]), float(row["lr"])) for row in csv.DictReader(file)]
+
+
+def check(work: Work, s: TrainSettings) -> list[Problem]:
+    """What is wrong with `--more` and `--from-lora`."""
+    problems = []
+    if s.more and work.recipe.origins.get("train.more") != "command line":
+        text = "train.more would train more each time; it is for the command line"
+        problems.append(Problem(text, f"lora train {work.place.name} --more {s.more}", error=SettingsError))
+    if s.more and s.from_lora:
+        text = "--more goes on from the last save and --from-lora from another file: give one of them"
+        problems.append(Problem(text, error=SettingsError))
+    elif s.more and not find_saves(work):
+        text = f"no save to go on from in {work.place.result}"
+        problems.append(Problem(text, f"lora train {work.place.name}"))
+    if s.from_lora and not Path(s.from_lora).expanduser().is_file():
+        problems.append(Problem(f"train.from_lora = {s.from_lora}: no such file", "give a LoRA's .safetensors file"))
+    return problems
