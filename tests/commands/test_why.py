@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lorafactory.commands import why
+from lorafactory.cli import lora
 from lorafactory.errors import RecordError, SettingsError
 from lorafactory.store import Store
 
@@ -53,7 +53,7 @@ def recorded(tmp_path: Path) -> Path:
 
 
 def told(space: Path, *args: object) -> str:
-    result = CliRunner().invoke(why.command, [*map(str, args), "--workspace", str(space)], catch_exceptions=False)
+    result = CliRunner().invoke(lora, ["why", *map(str, args), "--workspace", str(space)], catch_exceptions=False)
     return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "WHEN", result.stdout)
 
 
