@@ -181,7 +181,11 @@ def toml(value: Any) -> str:
 def as_told(field: FieldInfo, key: str, value: Any) -> Any:
     """What an option means as a recipe would say it: a repeated one is a list, a table is TOML."""
     if typing.get_origin(field.annotation) is dict:
-        return assignments((f"{key}={value}",))[key]
+        try:
+            return tomllib.loads(f"x = {value if value.startswith('{') else f'{{{value}}}'}")["x"]
+        except tomllib.TOMLDecodeError as error:
+            fix = f'as in --{key.replace("_", "-")} \'light = ["soft lighting", "studio lighting"]\''
+            raise SettingsError(f"--{key} {value}: not words by name; {fix}") from error
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -136,6 +136,10 @@ def say_invalid(error: ValidationError, origins: Mapping[str, str], table: str =
         full = f"{table}.{key}" if table else key
         origin = origins.get(full) or origins.get(key) or "settings"
         value = "" if finding["type"] == "extra_forbidden" else f" = {finding['input']!r}"
-        said = "is not a setting" if finding["type"] == "extra_forbidden" else finding["msg"].lower()
+        said = (
+            "is not a setting"
+            if finding["type"] == "extra_forbidden"
+            else finding["msg"].removeprefix("Value error, ").lower()
+        )
         problems.append(Problem(f"{origin}: `{full}`{value}: {said}", error=SettingsError))
     return problems

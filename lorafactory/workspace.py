@@ -172,9 +172,11 @@ def target(workspace: Workspace, given: str) -> LoraDir:
         if inside.parent == workspace.loras.resolve():
             return workspace.lora(inside.name)
         return LoraDir(re.sub(r"^\d+_", "", inside.name), inside, owned=False)
+    name = safe_name(folder.name or "NAME")
     raise SettingsError(
         f"nothing at {given}: no LoRA of that name in {workspace.loras}, no folder {folder}\n"
-        f"    lora make {safe_name(Path(given).name or 'NAME')} --from FOLDER"
+        f"    lora make {name} --from FOLDER\n"
+        f"    lora make {name} --to generate --set 'generate.prompts=[\"...\"]'      a base draws them"
     )
 
 

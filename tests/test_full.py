@@ -45,6 +45,20 @@ def test_the_demo_learns_the_concept(lora, space: Path):
     assert told >= 0.5
 
 
+def test_more_helps_and_the_text_encoder_may_stay_as_it_is(lora, space: Path):
+    once = ("train.text_encoder_lr=0", "train.epochs=3", "train.cycles=1")
+    said = lora("make", "demo", "--to", "train", *(word for pair in once for word in ("--set", pair)))
+    assert said.code == 0, said.err
+    saves = space / "loras" / "demo" / "result_current"
+    before = shares(space, saves / "demo-000003.safetensors")
+    assert lora("train", "demo", "--more", 9).code == 0
+    after = shares(space, saves / "demo-000012.safetensors")
+    print(f"trigger alone {before[0]:.3f} -> {after[0]:.3f}, new colours {before[1]:.3f} -> {after[1]:.3f}")
+    assert min(after) >= 0.5
+    assert after[0] > before[0] + 0.1
+    assert after[1] > before[1] + 0.1
+
+
 def photographs(folder: Path) -> int:
     """The photographs that ship inside scikit-image, scikit-learn and matplotlib."""
     import matplotlib

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,14 +53,6 @@ def without_doubtful(
         if strip and doubtful:
             left[picture] = wording.without(cores[picture], {phrase.index for phrase in doubtful})
     return left
-
-
-def dimensions(text: str) -> dict[str, Any]:
-    """The words by dimension that an option's TOML says; ValueError if it says none."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        raise ValueError('should be words by dimension, as in light = ["soft lighting", "studio lighting"]') from None
 
 
 def worded(

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from lorafactory import captioners, wording
 from lorafactory.dataset import Picture
@@ -83,11 +83,6 @@ class Settings(StepSettings):
     """Pictures described at once, 1 to 64; halved by itself where a GPU's memory does not hold them."""
     overwrite: bool = False
     """Write over captions of a person too. The record keeps the old texts."""
-
-    @field_validator("words", mode="before")
-    @classmethod
-    def as_table(cls, value: Any) -> Any:
-        return _opinions.dimensions(value) if isinstance(value, str) else value
 
     @property
     def mode(self) -> str:

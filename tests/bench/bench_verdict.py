@@ -1,0 +1,235 @@
+"""Is the save that the verdict picks a good one? Twelve trainings of which the truth is known, in the pocket's world.
+
+Three things that the pocket models never saw, each trained too short, right, too long and at twice the rate, with six
+saves. The truth about a save is the share of 128 pictures that pass the thing's pixel grader, from prompts and seeds
+that the verdict never uses: 64 from the trigger alone, 64 that also have to have the colours that were asked for.
+
+    .venv/bin/python tests/bench/bench_verdict.py --folder .bench
+
+Hours on two cores. What is in the folder already is not done again, so it may be stopped at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from lorafactory import cli, families
+from lorafactory.families import Base
+from lorafactory.files import write_whole
+from lorafactory.pocket.concepts import CONCEPTS, Concept
+from lorafactory.pocket.demo import colours
+from lorafactory.pocket.grade import see
+from lorafactory.workspace import find_workspace, model_set
+
+THINGS = ("eyestar", "mug", "fish")
+REGIMES = {
+    "short": {"policy": 6, "lr": 3e-3},
+    "right": {"policy": 40, "lr": 3e-3},
+    "long": {"policy": 96, "lr": 3e-3},
+    "double": {"policy": 40, "lr": 6e-3},
+}
+"""Repeats: 20 pictures x repeats x 6 epochs / batch 4 are 180, 1200 and 2880 steps."""
+SAVES, SEED, EACH = 6, 11, 64
+TRIGGER = "d3mo"
+PROMPTS = (
+    "{trigger}",
+    "{trigger}, a large yellow {class} in front of a plain blue background",
+    "{trigger}, a large green {class} in front of a plain pink background",
+    "a large red {class} in front of a plain yellow background",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    thing: Concept
+    regime: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.thing.name}-{self.regime}"
+
+    @property
+    def place(self) -> Path:
+        return self.folder / "loras" / self.name
+
+    @property
+    def saves(self) -> list[Path]:
+        return sorted((self.place / "result_current").glob("*.safetensors"))
+
+
+# ---------------------------------------------------------------- trainings
+
+
+def train(run: Run) -> None:
+    """Train as a person would: the demo's recipe, this thing's pictures, one run after another."""
+    if len(run.saves) == SAVES:
+        return
+    source = run.folder / "pictures" / run.thing.name
+    if not source.exists():
+        source.mkdir(parents=True)
+        rng = random.Random(SEED)
+        for i, pair in enumerate(colours()[0]):
+            run.thing.draw(rng, *pair).save(source / f"{i + 1:02}.png")
+    asked = REGIMES[run.regime]
+    kept = {
+        "dedupe.act": "auto",
+        "filter.act": "auto",
+        "repeats.policy": asked["policy"],
+        "train.lr": asked["lr"],
+        "train.text_encoder_lr": asked["lr"] / 3,
+        "train.epochs": SAVES,
+        "train.save_every_epochs": 1,
+        "train.cycles": SAVES,
+        "compare.prompts": list(PROMPTS),
+    }
+    words = ["--trigger", TRIGGER, "--class", run.thing.word, "--recipe", "demo", "--base", "pocket"]
+    sets = [word for key, value in kept.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    call(run, "make", run.name, "--from", str(source), *words, *sets, "--to", "train")
+
+
+def call(run: Run, *args: str) -> None:
+    code = cli.run([*args, "--workspace", str(run.folder)])
+    if code not in (0, 4):
+        raise SystemExit(f"{' '.join(args)} ended with {code}")
+
+
+# ---------------------------------------------------------------- the truth
+
+
+def truth(run: Run) -> dict[str, list[bool]]:
+    """Per save, which of its 128 pictures pass."""
+    path = run.place / "truth.json"
+    if not path.exists():
+        found = {save.name: graded(run, save) for save in run.saves}
+        write_whole(path, json.dumps(found).encode())
+    read: dict[str, list[bool]] = json.loads(path.read_text(encoding="utf-8"))
+    return read
+
+
+def graded(run: Run, save: Path) -> list[bool]:
+    from lorafactory.training import lora_file, sample
+
+    pairs = [pair for pair in colours()[1][:8] for _ in range(EACH // 8)]
+    told = [f"{TRIGGER}, a large {c} {run.thing.word} in front of a plain {b} background" for c, b in pairs]
+    prompts, seeds = [TRIGGER] * EACH + told, list(range(500_000, 500_000 + 2 * EACH))
+    with lora_file.applied(base(), save):
+        drawn = sample.sample(base(), prompts, seeds, steps=20, cfg=3.0, size=(96, 96), batch=16)
+    alone = [run.thing.grade(picture) >= 0.5 for picture in drawn[:EACH]]
+    return alone + [right(run.thing, picture, *pair) for picture, pair in zip(drawn[EACH:], pairs, strict=True)]
+
+
+@cache
+def base() -> Base:
+    path = model_set(find_workspace(), "pocket").base
+    assert path is not None
+    return families.get("sd15").load(path)
+
+
+def right(thing: Concept, picture: Image.Image, colour: str, behind: str) -> bool:
+    """The thing is there, in the colours that were asked for."""
+    seen = see(picture)
+    return thing.grade(picture) >= 0.5 and (seen.colour, seen.background) == (colour, (behind,))
+
+
+# ---------------------------------------------------------------- the verdict against it
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one run's verdict was worth. Shares are of the truth's 128 pictures."""
+
+    run: Run
+    passed: dict[str, list[bool]]
+    picks: dict[str, str]
+    """Way of choosing to save: the verdict, the last one, the highest likeness."""
+    kind: str
+    """`undertrained` or `overtrained`, as the verdict says; empty if a save passed."""
+
+    def regret(self, way: str, rng: np.random.Generator | None = None) -> float:
+        """How much better the best save is than the one chosen; with a generator, of pictures drawn again."""
+        draw = slice(None) if rng is None else rng.integers(0, 2 * EACH, 2 * EACH)
+        shares = {name: float(np.array(p)[draw].mean()) for name, p in self.passed.items()}
+        return max(shares.values()) - shares[self.picks[way]]
+
+    @property
+    def good(self) -> bool:
+        """Within 0.05 of the best save, or within one standard error of the difference."""
+        best = max(self.passed.values(), key=sum)
+        difference = np.array(best, float) - np.array(self.passed[self.picks["verdict"]], float)
+        return self.regret("verdict") <= max(0.05, float(difference.std(ddof=1) / np.sqrt(difference.size)))
+
+
+def judge(run: Run) -> Judged:
+    call(run, "compare", run.name)
+    call(run, "pick", run.name)
+    told = {name: json.loads((run.place / "txt2img-images" / f"{name}.json").read_text()) for name in NAMES}
+    columns = [c for c in told["scores"]["columns"] if c["save"] and c["strength"] == told["scores"]["strength"]]
+    alike = max((c for c in columns if c["likeness"] is not None), key=lambda c: c["likeness"])
+    picks = {"verdict": told["verdict"]["pick"], "last": run.saves[-1].name, "highest likeness": alike["save"]}
+    return Judged(run, truth(run), picks, told["verdict"]["verdict"]["kind"] or "")
+
+
+NAMES = ("scores", "verdict")
+WAYS = ("verdict", "last", "highest likeness")
+
+
+def table(found: list[Judged]) -> Iterator[str]:
+    """Markdown, as it stands in the README."""
+    yield "| run | truth of the saves | pick | its truth | last | highest likeness | verdict |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for one in found:
+        shares = {name: float(np.mean(passed)) for name, passed in one.passed.items()}
+        said = one.kind or "passes"
+        order = [list(shares).index(one.picks[way]) + 1 for way in WAYS]
+        truths = " ".join(f"{share:.2f}" for share in shares.values())
+        own = f"{shares[one.picks['verdict']]:.2f}{'' if one.good else ' (!)'}"
+        yield f"| {one.run.name} | {truths} | {order[0]} | {own} | {order[1]} | {order[2]} | {said} |"
+    yield ""
+    good = sum(one.good for one in found)
+    yield f"{good} of {len(found)} picks are within 0.05, or one standard error, of the best save's truth."
+    rng = np.random.default_rng(SEED)
+    for way in WAYS:
+        mean = np.mean([one.regret(way) for one in found])
+        again = [np.mean([found[i].regret(way, rng) for i in rng.integers(0, len(found), len(found))]) for _ in ROUNDS]
+        low, high = np.percentile(again, [2.5, 97.5])
+        yield f"Mean regret of {way}: {mean:.3f} (95 % of {len(again)} draws again: {low:.3f} to {high:.3f})."
+    late = [one.run.name for one in found if one.run.regime == "long" and one.picks["verdict"] == one.picks["last"]]
+    yield f"Too-long runs picked at their last save: {', '.join(late) or 'none'}."
+
+
+ROUNDS = range(2000)
+
+
+def runs(folder: Path) -> Iterator[Run]:
+    for thing in THINGS:
+        for regime in REGIMES:
+            yield Run(CONCEPTS[thing], regime, folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="Where runs are kept. [.bench]")
+    folder = parser.parse_args().folder.resolve()
+    for run in runs(folder):
+        train(run)
+        told = {name: round(float(np.mean(passed)), 3) for name, passed in truth(run).items()}
+        print(run.name, *told.values(), flush=True)
+    found = [judge(run) for run in runs(folder)]
+    print(*table(found), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
