@@ -14,7 +14,7 @@ MAKEFLAGS += -q
 do = +@
 endif
 
-.PHONY: help setup lora test test-all check fix docs bench pocket lock clean
+.PHONY: help setup lora watch test test-all check fix docs bench pocket lock clean
 
 help: ## this list
 	$(do)awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ lora: ## make a LoRA: make lora NAME=anna [RECIPE= BASE= FROM= TO= TEXT=]
 	[ -z "$$TO" ] || set -- "$$@" --to "$$TO"; \
 	[ -z "$$TEXT" ] || set -- "$$@" --text "$$TEXT"; \
 	bin/lora "$$@" -- "$$NAME" || exit 1
+
+watch: ## make what is dropped into the inbox, until Ctrl-C: make watch
+	$(do)bin/lora watch; code=$$?; [ $$code -eq 75 ] || [ $$code -eq 0 ] || exit 1
 
 test: ## run the tests
 	$(do)bin/lora --setup dev && OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup || exit 1

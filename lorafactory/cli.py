@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 SECTIONS = {
     "make": ("make", "check", "status"),
     "the set": ("rename", "generate", "dedupe", "filter", "caption", "repeats", "review", "export", "undo"),
-    "train and choose": ("probe", "train", "compare", "pick"),
+    "train and choose": ("probe", "train", "compare", "pick", "report"),
     "automate": ("watch", "overnight", "retry"),
     "the record": ("why", "verify", "reproduce", "revoke"),
     "the machine": ("recipe", "init", "doctor"),

@@ -46,6 +46,14 @@ class FailedError(LoraError):
     exit_code = FAILED
 
 
+class PassingError(FailedError):
+    """What is in the way goes by itself, such as another command at work in the same folder."""
+
+
+class OutOfMemory(FailedError):  # noqa: N818  (said of the machine)
+    """Neither the card nor the machine has the memory that the work needs."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One finding of a check: what is wrong with which file, and what to type."""

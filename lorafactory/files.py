@@ -1,12 +1,14 @@
-"""A file is whole or absent: the one way in which lorafactory writes files."""
+"""A file is whole or absent: the one way in which lorafactory writes files; and what one may hold, read kindly."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -36,6 +38,15 @@ def write_whole(path: Path, data: bytes, *, synced: bool = True) -> None:
     """Write `data` to `path` so that a reader, or a crash, sees the old file or the new one."""
     with whole(path, synced=synced) as part:
         part.write_bytes(data)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The table in a JSON file; empty where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def sync_folder(folder: Path) -> None:

@@ -324,10 +324,17 @@ def opaque(size: tuple[int, int]) -> Image.Image:
     return Image.new("L", size, 255)
 
 
-def thumbnail_data_url(path: Path, side: int) -> str:
-    """Encode a picture, no larger than `side` pixels, as a `data:` address for a page that stands alone."""
+def thumbnail_data_url(path: Path, side: int, most: int = 100_000) -> str:
+    """Encode a picture as a WebP `data:` address for a page that stands alone.
+
+    It is no larger than `side` pixels, and smaller where it would take more than `most` bytes of the page.
+    """
     image = load(path)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    while True:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", quality=84)
+        data = base64.b64encode(buffer.getvalue())
+        if len(data) <= most or side <= 48:
+            return "data:image/webp;base64," + data.decode()
+        side = max(image.size) * 3 // 4

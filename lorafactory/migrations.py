@@ -92,6 +92,26 @@ CREATE VIEW v_change AS
   LEFT JOIN content t ON t.blob_id = c.before_id
 """
 
+# A drop's row begins when it is claimed. What is to be with it is written here first, then done on disk.
+_AUTOMATION = """
+CREATE TABLE "drop" (
+  id INTEGER PRIMARY KEY, ulid TEXT NOT NULL UNIQUE, name TEXT NOT NULL, lora TEXT,
+  state TEXT NOT NULL CHECK (state IN ('claimed', 'ingested', 'quarantined', 'cleared')),
+  sha256 TEXT, code TEXT, reason TEXT, claimed_at TEXT NOT NULL, ended_at TEXT
+) STRICT;
+CREATE INDEX drop_state ON "drop" (state);
+CREATE INDEX drop_lora ON "drop" (lora);
+CREATE TABLE job (
+  id INTEGER PRIMARY KEY, ulid TEXT NOT NULL UNIQUE, lora TEXT NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'waiting', 'done', 'failed', 'paused')),
+  priority INTEGER NOT NULL DEFAULT 0, tries INTEGER NOT NULL DEFAULT 0, not_before TEXT, failure TEXT,
+  reason TEXT, asked_at TEXT NOT NULL, started_at TEXT, ended_at TEXT, wall_s REAL,
+  drop_id INTEGER UNIQUE REFERENCES "drop" (id)
+) STRICT;
+CREATE UNIQUE INDEX job_active ON job (lora) WHERE state NOT IN ('done', 'failed');
+CREATE INDEX job_state ON job (state, priority)
+"""
+
 
 def m001_runs_decisions_lineage(db: sqlite3.Connection) -> None:
     """Create the core: blobs, runs, what they read and wrote, decisions, lineage, metrics."""
@@ -105,7 +125,13 @@ def m002_changes(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_runs_decisions_lineage, m002_changes]
+def m003_automation(db: sqlite3.Connection) -> None:
+    """Add what came into the inbox, and the queue."""
+    for statement in _AUTOMATION.split(";\n"):
+        db.execute(statement)
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_runs_decisions_lineage, m002_changes, m003_automation]
 
 
 def pending(db: sqlite3.Connection, path: Path) -> list[Callable[[sqlite3.Connection], None]]:

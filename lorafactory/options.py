@@ -17,10 +17,10 @@ import tomlkit
 from pydantic.fields import FieldInfo
 
 from lorafactory import past, settings, step
-from lorafactory.errors import SettingsError
+from lorafactory.errors import SettingsError, raise_all
 from lorafactory.step import Result, StepSettings, Work
 from lorafactory.store import Store
-from lorafactory.workspace import find_workspace, target
+from lorafactory.workspace import LoraDir, find_workspace, target
 
 HEADER = ("recipe", "base", "vae", "prediction", "trigger", "kind", "class")
 
@@ -92,8 +92,8 @@ def command(module: ModuleType) -> click.Command:
     name = step.name_of(module)
 
     @click.pass_context
-    def body(context: click.Context, /, place: str, **given: Any) -> None:
-        result = run_step(module, place, given)
+    def body(context: click.Context, /, place: str | tuple[str, ...], **given: Any) -> None:
+        result = run_on_files(module, place, given) if isinstance(place, tuple) else run_step(module, place, given)
         click.echo(json.dumps(dict(result.data), default=str) if given["as_json"] else shown(result))
         context.exit(0)
 
@@ -104,7 +104,11 @@ def command(module: ModuleType) -> click.Command:
         made = shared(made)
     made = click.option("--force", is_flag=True, help="Run even if everything is up to date.")(made)
     made = click.option("--apply", is_flag=True, help="On a folder that is not a LoRA's: act, not only report.")(made)
-    made = click.argument("place", metavar="NAME_OR_FOLDER")(made)
+    if "loras" in module.Settings.model_fields:
+        about: dict[str, Any] = {"metavar": "NAME_OR_FOLDER | FILE.safetensors ...", "nargs": -1, "required": True}
+    else:
+        about = {"metavar": "NAME_OR_FOLDER"}
+    made = click.argument("place", **about)(made)
     return click.command(name, help=module.__doc__)(made)
 
 
@@ -138,16 +142,38 @@ def click_type(annotation: Any) -> tuple[Any, bool]:
     return (annotation if annotation in (bool, int, float, str) else str), False
 
 
-def run_step(module: ModuleType, given_place: str, given: dict[str, Any]) -> Result:
+def run_on_files(module: ModuleType, places: tuple[str, ...], given: dict[str, Any]) -> Result:
+    """Run a step that also takes LoRA files: of a LoRA or a folder if one is named, else of no LoRA at all."""
+    files = tuple(str(Path(place).expanduser()) for place in places if place.endswith(".safetensors"))
+    others = [place for place in places if not place.endswith(".safetensors")]
+    if len(others) > 1:
+        raise SettingsError(f"one LoRA or folder at a time: {', '.join(others)}")
+    given = {**given, "loras": (*files, *given["loras"])}
+    return run_step(module, others[0] if others else None, given)
+
+
+def nowhere(files: tuple[str, ...], to: str | None) -> LoraDir:
+    """The folder for what comes of LoRA files that belong to no LoRA of the workspace; it need not exist."""
+    name = Path(files[0]).stem
+    return LoraDir(name, Path(to or f"{name}-compared").expanduser().resolve(), owned=True)
+
+
+def run_step(module: ModuleType, given_place: str | None, given: dict[str, Any]) -> Result:
     """Run one step on a LoRA or a folder, as its command does."""
     workspace = find_workspace(given["workspace"])
-    place = target(workspace, given_place)
+    place = target(workspace, given_place) if given_place else nowhere(given["loras"], given["to"])
+    given = given if given_place else {**given, "to": str(place.root)}
     header = header_values(given)
     # a setting named like an option of the header (generate's `base`) is told by that option
     told = {k: v for k in module.Settings.model_fields if (v := {**given, **header}.get(k)) not in (None, ())}
     told = {k: as_told(module.Settings.model_fields[k], k, v) for k, v in told.items()}
     recipe = settings.effective(workspace, place, {**header, **({step.name_of(module): told} if told else {})})
     work = Work(workspace, place, recipe, place.owned or given["apply"])
+    if not given_place:  # nothing of the workspace changes, so nothing is recorded
+        values = step.settings_of(module, recipe)
+        raise_all(module.check(work, values))
+        done: Result = module.run(work, values)
+        return done
     result = in_lock(module, work, step.settings_of(module, recipe), given["force"])
     if place.owned and (options := to_keep(module, work, told, header)):
         line = shlex.join(["lora", "make", place.name, *options])
@@ -164,9 +190,17 @@ def to_keep(module: ModuleType, work: Work, told: dict[str, Any], header: dict[s
         return []
     name, fields = step.name_of(module), module.Settings.model_fields
     keys = [k for k in told if getattr(ours, k) != getattr(its, k) and not step.is_neutral(fields[k])]
+    if any(is_once(fields[k]) for k in keys):
+        return []
     was = kept.header.model_dump(by_alias=True)
     first = [f"--{k}={v}" for k, v in header.items() if k not in fields and v != was[k]]
     return [*first, *(word for k in keys for word in ("--set", f"{name}.{k}={toml(told[k])}"))]
+
+
+def is_once(field: FieldInfo) -> bool:
+    """True if this setting, `{"once": True}`, is for the command line only."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("once"))
 
 
 def toml(value: Any) -> str:

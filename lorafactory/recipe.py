@@ -42,6 +42,8 @@ class Header(BaseModel):
     """The plain word for it, such as `woman`, `dog` or `watercolour`."""
     trigger: str = ""
     """The token that calls it; made from the name when `lora.toml` is first written."""
+    wait_before: str = ""
+    """A step before which a job of the queue waits until somebody has looked and typed `lora make NAME`."""
 
 
 @dataclass(frozen=True)

@@ -2,95 +2,102 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lorafactory import images, step, steps
-from lorafactory.files import write_whole
-from lorafactory.scoring.report import Mark, Noticed, Report, Row, Setting, Shown, render
+from lorafactory.errors import InputError
+from lorafactory.files import read_json, write_whole
+from lorafactory.scoring.report import Noticed, Report, Setting, Shown, render
 from lorafactory.step import Work
 from lorafactory.store import Decision, Store
+from lorafactory.workspace import LoraDir
 
-THUMB = 128
-GRID_SIDE = 1800
-"""Longest side of the grid inside the page, in pixels; the file beside it is whole."""
+CELLS, SET = 12_000_000, 4_000_000
+"""Bytes of the page that all cells may take, and all pictures of the set; with more of them each is smaller."""
+LARGEST, THUMB = 640, 320
+"""Longest side of a cell and of a picture of the set, in pixels."""
+PER_PIXEL = 0.16
+"""Bytes of the page that a pixel of a photograph takes: where to begin to look for a size that fits."""
 NOTICED = ("set aside", "flagged")
+HIDDEN = "(the words of a caption)"
+FOLDERS = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?[\\/](?:[^\\/'\",;]*[\\/])*")
+"""What goes before a file's name in an absolute path of any system."""
+SHARED_TABLES = ("", "train", "compare", "pick")
+"""Tables of settings that say nothing of the training pictures; "" is the recipe's own keys."""
 
 
-def write_report(work: Work, store: Store) -> Path:
-    """Write report.html beside the chosen LoRA; return its path."""
-    write_whole(work.place.report, render(collect(work, store)).encode())
-    return work.place.report
+def write_report(work: Work, store: Store, *, shared: bool = False) -> Path:
+    """Write report.html beside the chosen LoRA, or report-shared.html for others; return its path."""
+    path = work.place.report.with_name("report-shared.html") if shared else work.place.report
+    write_whole(path, render(collect(work, store, shared=shared)).encode())
+    return path
 
 
-def collect(work: Work, store: Store) -> Report:
-    """Everything the page shows."""
-    place = work.place
-    verdict = json.loads((place.comparison / "verdict.json").read_text(encoding="utf-8"))
-    scores = json.loads((place.comparison / "scores.json").read_text(encoding="utf-8"))
-    trained = store.last(place.recorded, "train")
-    losses = store.metrics(trained.id, "loss") if trained else []
-    header = work.recipe.header
-    preview = place.chosen.with_suffix(".png")
-    return Report(
-        name=place.name,
-        trigger=work.trigger,
-        file=place.chosen.name,
-        pick=verdict["label"],
-        passed=verdict["passed"],
-        reason=verdict["reason"],
-        kind=f"{header.kind}, {header.class_}" if header.class_ else header.kind,
-        by_hand=verdict["by_hand"] is not None,
-        weight=scores["strength"],
-        another=f"lora pick {place.name} --{verdict.get('called_by', 'epoch')} N",
-        preview=embedded(preview, 640),
-        grid=embedded(place.comparison / "grid.png", GRID_SIDE),
-        scores=rows(scores, verdict),
-        ceiling=scores["set"]["ceiling"],
-        losses=losses,
-        marks=marks(scores, verdict, len(losses)),
-        pictures=[Shown(p.name, images.thumbnail_data_url(p.path, THUMB), p.caption or "") for p in work.set.pictures],
-        noticed=noticed(work, store),
-        settings=effective(work),
-        facts=facts(work, store),
+def is_current(place: LoraDir) -> bool:
+    """There is a report, and neither comparison nor choice is newer; captions and settings are for the caller."""
+    told = (place.comparison / name for name in ("scores.json", "verdict.json"))
+    return place.report.is_file() and all(
+        path.stat().st_mtime_ns <= place.report.stat().st_mtime_ns for path in told if path.is_file()
     )
 
 
-def embedded(path: Path, side: int) -> str:
-    """A picture as a JPEG `data:` address, at most `side` pixels; empty if there is none."""
-    if not path.is_file():
+def collect(work: Work, store: Store, *, shared: bool = False) -> Report:
+    """Everything the page shows; `shared` leaves out training pictures, captions and paths."""
+    place = work.place
+    scores = read_json(place.comparison / "scores.json")
+    if scores.get("version") != 2:
+        again = f"`lora compare {place.name} --force`"
+        raise InputError(f"{place.comparison / 'scores.json'} is not there, or of another version: {again}")
+    trained = store.last(place.recorded, "train")
+    header = work.recipe.header
+    preview = place.chosen.with_suffix(".png")
+    files = [cell["file"] for column in scores["columns"] for cell in column["cells"] if cell.get("file")]
+    return Report(
+        name=place.name,
+        trigger=work.trigger,
+        scores=shareable(scores, work) if shared else scores,
+        verdict=read_json(place.comparison / "verdict.json"),
+        kind=f"{header.kind}, {header.class_}" if header.class_ else header.kind,
+        preview=thumbnail(preview, LARGEST, 200_000) if preview.is_file() else "",
+        cells=dict(zip(files, thumbnails([place.comparison / file for file in files], LARGEST, CELLS), strict=True)),
+        losses=store.metrics(trained.id, "loss") if trained else [],
+        pictures=[] if shared else pictures(work),
+        noticed=[] if shared else noticed(work, store),
+        settings=shareable_settings(work) if shared else effective(work),
+        facts=facts(work, scores),
+        timings=timings(work, store),
+        shared=shared,
+    )
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def thumbnails(paths: Sequence[Path], largest: int, room: int) -> list[str]:
+    """The pictures as `data:` addresses that take at most `room` bytes together, those that are there twice too."""
+    most = room // max(1, len(paths))
+    side = max(48, min(largest, round(math.sqrt(most / PER_PIXEL))))
+    made = {path: thumbnail(path, side, most) for path in dict.fromkeys(paths)}
+    return [made[path] for path in paths]
+
+
+def thumbnail(path: Path, side: int, most: int) -> str:
+    """The picture as a `data:` address; empty if it is gone or cannot be read."""
+    try:
+        return images.thumbnail_data_url(path, side, most)
+    except (images.Unreadable, OSError):
         return ""
-    picture = images.load(path)
-    picture.thumbnail((side, side))
-    data = io.BytesIO()
-    picture.save(data, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-MEASURES = ("likeness", "error", "gain", "fit", "diversity", "copies", "artefacts", "leak")
-
-
-def rows(scores: dict[str, Any], verdict: dict[str, Any]) -> list[Row]:
-    """The score table: baseline and saves, with what the verdict says of each."""
-    rejected: dict[str, str] = dict(verdict["verdict"]["rejected"])
-    found = []
-    for column in scores["columns"]:
-        save, chosen = column["save"], column["save"] == verdict["pick"]
-        said = rejected.get(save) or rejected.get(column["label"]) or ("passes" if save else "")
-        values = {key: column.get(key) for key in MEASURES}
-        found.append(Row(column["label"], said="chosen" if chosen else said, chosen=chosen, **values))
-    return found
-
-
-def marks(scores: dict[str, Any], verdict: dict[str, Any], steps_run: int) -> list[Mark]:
-    """Where the saves lie on the loss curve."""
-    saved = [c for c in scores["columns"] if c["save"] and c["strength"] == scores["strength"]]
-    last = max((c["epoch"] for c in saved), default=0) or 1
-    steps = [c.get("step") or round(steps_run * c["epoch"] / last) for c in saved]
-    return [Mark(step, c["label"], c["save"] == verdict["pick"]) for step, c in zip(steps, saved, strict=True)]
+def pictures(work: Work) -> list[Shown]:
+    found = work.set.pictures
+    shown = thumbnails([p.path for p in found], THUMB, SET)
+    return [Shown(p.name, address, p.caption or "") for p, address in zip(found, shown, strict=True)]
 
 
 def noticed(work: Work, store: Store) -> list[Noticed]:
@@ -101,14 +108,8 @@ def noticed(work: Work, store: Store) -> list[Noticed]:
     there = {p.name for p in work.set.pictures}
     found = [d for d in latest.values() if d.verdict in NOTICED and (d.image in there) == (d.verdict == "flagged")]
     places = {p.name: p.path for p in work.set.pictures} | work.set.aside
-    return [Noticed(d.image, thumbnail(places.get(d.image)), d.verdict, why(d)) for d in found]
-
-
-def thumbnail(path: Path | None) -> str:
-    try:
-        return images.thumbnail_data_url(path, THUMB) if path else ""
-    except images.Unreadable:
-        return ""
+    shown = thumbnails([places.get(d.image, Path()) for d in found], 144, 1_000_000)
+    return [Noticed(d.image, address, d.verdict, why(d)) for d, address in zip(found, shown, strict=True)]
 
 
 def why(decision: Decision) -> str:
@@ -123,24 +124,72 @@ def why(decision: Decision) -> str:
     return ", ".join(parts)
 
 
+# ---------------------------------------------------------------- what was run
+
+
 def effective(work: Work) -> list[Setting]:
-    """Every effective setting, with the layer it comes from."""
-    found = [
-        Setting("", key, str(value), work.recipe.origins.get(key, "default"))
-        for key, value in work.recipe.header.model_dump(by_alias=True).items()
-    ]
+    """Every effective setting, with the file that says so."""
+    tables = {"": work.recipe.header.model_dump(by_alias=True)}
     for name in steps.names():
-        if name == "generate" and not work.recipe.table(name):
-            continue
-        for key, value in step.settings_of(steps.get(name), work.recipe).model_dump().items():
-            found.append(Setting(name, key, str(value), work.recipe.origins.get(f"{name}.{key}", "default")))
-    return found
+        if name != "generate" or work.recipe.table(name):
+            tables[name] = step.settings_of(steps.get(name), work.recipe).model_dump()
+    origin = {key: name_of(said) for key, said in work.recipe.origins.items()}
+    return [
+        Setting(table, key, str(value), origin.get(f"{table}.{key}" if table else key, "default"))
+        for table, values in tables.items()
+        for key, value in values.items()
+    ]
 
 
-def facts(work: Work, store: Store) -> list[tuple[str, str]]:
-    """What was run, on what, when, and the hashes to know the files by."""
-    told = [("base", work.models.base.name if work.models.base else "none")]
-    told += [("sha256 of the LoRA", images.sha256(work.place.chosen))]
-    for row in reversed(store.runs(work.place.recorded, limit=12)):
-        told.append((row.step, f"{row.started_at[:19].replace('T', ' ')} UTC, {row.wall_s or 0:.1f} s, {row.status}"))
+def facts(work: Work, scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """On what it was trained and how the cells were drawn, and the hash to know the file by."""
+    told = [("base", name_of(work.recipe.header.base or "none"))]
+    told += [("sha256", images.sha256(work.place.chosen))] if work.place.chosen.is_file() else []
+    told += [("cells", f"{scores['resolution']} pixels, {scores['steps']} steps, guidance {scores['cfg']:g}")]
+    if budget := scores.get("budget"):
+        drawn = f"{budget['drawn']} drawn, {budget['kept']} kept of earlier ones"
+        told += [("budget", drawn + ("" if budget["full"] else f"; all of them: {budget['full_command']}"))]
     return told
+
+
+def timings(work: Work, store: Store) -> list[tuple[str, str, float]]:
+    """Of each step its last run that ended well: name, when, seconds."""
+    rows: dict[str, tuple[str, str, float]] = {}
+    for row in reversed(store.runs(work.place.recorded, limit=200)):
+        if row.status == "done" and row.wall_s is not None:
+            rows.pop(row.step, None)
+            rows[row.step] = (row.step, f"{row.started_at[:16].replace('T', ' ')} UTC", row.wall_s)
+    return list(rows.values())
+
+
+# ---------------------------------------------------------------- for others
+
+
+def shareable(scores: Mapping[str, Any], work: Work) -> dict[str, Any]:
+    """scores.json without the names of training pictures, the words of captions, and commands with paths in them."""
+    captions = [caption.lower() for caption in work.set.captions().values()]
+
+    def asked(prompt: Mapping[str, Any]) -> dict[str, Any]:
+        plain = prompt["plain"].lower()
+        told = prompt["group"] == "words" or (plain.count(" ") > 2 and any(plain in c for c in captions))
+        return {**prompt, "text": HIDDEN if told else prompt["text"]}
+
+    columns = [
+        {
+            **{key: value for key, value in column.items() if key != "base"},
+            "base": name_of(column.get("base") or ""),
+            "cells": [{**cell, "nearest": None, "command": None} for cell in column["cells"]],
+        }
+        for column in scores["columns"]
+    ]
+    budget = {**scores["budget"], "full": True} if scores.get("budget") else None
+    return {**scores, "prompts": [asked(p) for p in scores["prompts"]], "columns": columns, "budget": budget}
+
+
+def shareable_settings(work: Work) -> list[Setting]:
+    return [replace(s, value=name_of(s.value)) for s in effective(work) if s.table in SHARED_TABLES]
+
+
+def name_of(said: str) -> str:
+    """A text without the folders of the paths in it."""
+    return FOLDERS.sub("", said)

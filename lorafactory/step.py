@@ -13,6 +13,7 @@ and, where they differ from the defaults below:
     HEADER      which of "trigger", "kind", "class" change the output
     SHRINKS     True if pictures that left the set since change nothing
     stands(last, settings) -> bool              a run with settings `last` is not undone by these
+    adds(last) -> bool                          a run with settings `last` only adds to what the one before it did
     sees(work, settings) -> dict[str, str]      what it reads, name to sha256; the set's images if absent
     outputs(work, settings) -> list[Path]       files without which the step has not happened
     AGAIN       what --force does after `undo`, in words
@@ -36,9 +37,9 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.progress import track
 
-from lorafactory import dataset, images, journal
+from lorafactory import dataset, families, heartbeat, images, journal
 from lorafactory.dataset import Picture, Set
-from lorafactory.errors import FailedError, SettingsError, raise_all
+from lorafactory.errors import PassingError, SettingsError, raise_all
 from lorafactory.past import Past, remember, snapshot
 from lorafactory.recipe import Recipe, say_invalid
 from lorafactory.store import Run, Store, tidy
@@ -139,6 +140,8 @@ class Work:
     past: Past = field(default_factory=Past)
     incoming: Path | None = None
     """Folder whose pictures are about to come in; only checks meet it."""
+    cut_off: bool = False
+    """The step's latest run has no end in the record; it may have done all of its work."""
 
     @property
     def originals(self) -> Path:
@@ -174,9 +177,12 @@ class Work:
             dataset.set_aside(self.place.root, picture, reason)
 
     def track(self, items: Sequence[T], what: str) -> Iterable[T]:
-        """Iterate with a progress bar on stderr."""
+        """Iterate with a progress bar on stderr, and signs of life."""
         console = Console(stderr=True)
-        return track(items, what, console=console, transient=True, disable=not console.is_terminal)
+        shown = track(items, what, console=console, transient=True, disable=not console.is_terminal)
+        for done, item in enumerate(shown):
+            heartbeat.beat(what, done, len(items))
+            yield item
 
 
 def settings_of(module: ModuleType, recipe: Recipe) -> Any:
@@ -239,7 +245,7 @@ def up_to_date(module: ModuleType, work: Work, settings: StepSettings, key: str,
     if row is None or row.status != "done":
         return False
     stands = getattr(module, "stands", None)
-    if row.key != key and not (stands and stands(row.settings, settings)):
+    if key not in keys(module, work, store) and not (stands and stands(row.settings, settings)):
         return False
     taken_back = store.undone(work.place.recorded).get(row.ulid)
     seen, now = store.edges(taken_back or row.id, "in", "sees"), sees(module, work, settings)
@@ -249,6 +255,17 @@ def up_to_date(module: ModuleType, work: Work, settings: StepSettings, key: str,
         return False
     files: Callable[[Work, StepSettings], list[Path]] | None = getattr(module, "outputs", None)
     return files is None or all(path.exists() for path in files(work, settings))
+
+
+def keys(module: ModuleType, work: Work, store: Store) -> list[str]:
+    """The key of the latest run, and of the one that it added to, if it did."""
+    found, adds = [], getattr(module, "adds", None)
+    for row in store.runs(work.place.recorded, 1000, step=name_of(module)):
+        if row.status == "done":
+            found.append(row.key)
+            if not (adds and adds(row.settings)):
+                break
+    return found
 
 
 def is_done(module: ModuleType, work: Work, settings: StepSettings, store: Store) -> bool:
@@ -276,36 +293,45 @@ def perform(
     raise_all(module.check(work, settings))
     key = cache_key(module, work, settings)
     name = name_of(module)
+    heartbeat.beat(name)
     if not force and work.place.owned and up_to_date(module, work, settings, key, store):
         undone = is_taken_back(name, work.place.recorded, store)
         again = f"`lora {name} {work.place.name} --force` {getattr(module, 'AGAIN', 'runs it again')}"
         told = f"taken back by `undo`, and stays so; {again}" if undone else "up to date"
         return Result(f"{name}: {told}", skipped=True)
+    last = store.last(work.place.recorded, name, status=None)
+    cut_off = not force and last is not None and last.status != "done"
     with store.run(
         work.place.recorded,
         name,
         version=module.VERSION,
         key=key,
         settings=settings.model_dump(mode="json"),
+        parent=parent,
     ) as run:
-        noted = replace(work, note=Note(run), past=remember(work.place.recorded, store, again=force))
+        known = remember(work.place.recorded, store, again=force)
+        noted = replace(work, note=Note(run), past=known, cut_off=cut_off)
         before = journal.look(noted.set)
         try:
             result: Result = module.run(noted, settings)
         finally:  # also of a step that fails: what it had moved by then was not moved by hand
             snapshot(noted.set, run)
             journal.record(before, journal.look(noted.set), run)
+            families.park()
         for seen, sha in sees(module, noted, settings).items():
             run.used("sees", seen, sha)
     return result
 
 
 def locked(place: LoraDir) -> AbstractContextManager[Any]:
-    """Take the lock that whatever changes a LoRA's folder holds; FailedError if somebody else has it."""
+    """Take the lock that whatever changes a LoRA's folder holds; PassingError if somebody else has it.
+
+    Who has it may take it again: the worker of the queue holds it around the whole job.
+    """
     place.lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return FileLock(place.lock).acquire(timeout=0)
+        return FileLock(place.lock, is_singleton=True).acquire(timeout=0)
     except Timeout as error:
-        raise FailedError(
+        raise PassingError(
             f"another command is working on {place.name}; wait for it, then type the same again"
         ) from error

@@ -202,6 +202,8 @@ class Store:
     def _all(self, sql: str, *values: object) -> list[Any]:
         return self._db.execute(sql, values).fetchall()
 
+    transaction, select = _write, _all  # for the daemon's own tables
+
     def _runs(self, where: str, *values: object) -> list[RunRow]:
         return [_run_row(row) for row in self._all(f"SELECT {_RUN} FROM run WHERE {where}", *values)]
 
@@ -220,11 +222,12 @@ class Store:
         where = f"lora = ? AND {ended} AND ({left} OR {decided}) ORDER BY id DESC LIMIT 1"
         return next(iter(self._runs(where, tidy(lora))), None)
 
-    def runs(self, lora: str | None = None, limit: int = 20) -> list[RunRow]:
-        """Return runs, newest first."""
-        which = "1" if lora is None else "lora = ?"
-        values = () if lora is None else (tidy(lora),)
-        return self._runs(f"{which} ORDER BY id DESC LIMIT ?", *values, limit)
+    def runs(self, lora: str | None = None, limit: int = 20, *, step: str | None = None) -> list[RunRow]:
+        """Return runs, of one LoRA or one step if it is given, newest first; a negative limit returns all."""
+        asked = {"lora": tidy(lora), "step": step}
+        given = {column: value for column, value in asked.items() if value is not None}
+        where = " AND ".join(f"{column} = ?" for column in given) or "1"
+        return self._runs(f"{where} ORDER BY id DESC LIMIT ?", *given.values(), limit)
 
     def edges(self, run_id: int, direction: str, role: str | None = None) -> dict[str, str]:
         """Return name to sha256 of what a run read (`in`) or wrote (`out`)."""

@@ -18,7 +18,7 @@ from lorafactory.errors import BaseError, SettingsError
 from lorafactory.files import write_whole
 
 CONFIG = "lorafactory.toml"
-OWN_KEYS = ("models", "publish_to")
+OWN_KEYS = ("models", "publish_to", "watch")
 """Top-level keys of lorafactory.toml that are the workspace's own."""
 VARIABLE = "LORAFACTORY_WORKSPACE"
 _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]|^\.+|[. ]+$')

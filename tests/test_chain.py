@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +119,7 @@ def test_plain_diffusers_draws_the_same(trained: Path):
 def test_again_is_up_to_date(lora, demo: Path):
     before = runs(demo)
     said = lora("make", "demo")
-    assert said.code == 0
+    assert said.code in (0, 4)  # as the first time: so short a training may pass no gate
     assert "everything is up to date" in said.out
     assert runs(demo) == before
 
@@ -157,6 +159,38 @@ def test_a_new_training_keeps_the_earlier_one_whole(lora, demo: Path):
     kept = next((root / "results").iterdir())
     assert {p.name: p.read_bytes() for p in kept.glob("*.safetensors")} == earlier
     assert len(list((root / "result_current").glob("*.safetensors"))) == 1
+
+
+def test_an_undertrained_one_is_trained_more_once_by_itself(lora, demo: Path, monkeypatch: pytest.MonkeyPatch):
+    """The small demo has learned too much for that verdict, so it is put into its mouth."""
+    from lorafactory.scoring import verdict
+
+    real, root = verdict.decide, demo / "loras" / "demo"
+
+    def undertrained(*args, **named):
+        return replace(real(*args, **named), passed=False, kind="undertrained", next="lora train demo --more 3")
+
+    monkeypatch.setattr(verdict, "decide", undertrained)
+    said = lora("make", "demo", "--set", 'pick.if_undertrained="more 1"')
+    assert said.code == 4 and "lora train demo --more 3" in said.err, said.err
+    lines = said.out.splitlines()
+    at = lines.index("undertrained: 1 epoch more, this once, as pick.if_undertrained asks")
+    assert " x 1 epochs / batch 4 = 80 steps" in lines[at + 1]
+    assert [line.partition(":")[0] for line in lines[at + 2 : at + 5]] == ["train", "compare", "pick"]
+    saves = sorted(p.name for p in (root / "result_current").glob("*.safetensors"))
+    assert saves == [f"demo-{epoch:06}.safetensors" for epoch in (1, 2, 3, 4)] and not (root / "results").exists()
+    scores = json.loads((root / "txt2img-images" / "scores.json").read_text(encoding="utf-8"))
+    assert scores["columns"][-1]["save"] == saves[-1]
+    with Store(demo / "lorafactory.db", readonly=True) as store:
+        last = store.runs("demo", limit=4)
+    assert [(run.step, run.parent) for run in last] == [(n, last[3].id) for n in ("pick", "compare", "train")] + [
+        ("pick", None)
+    ]
+    assert last[2].settings["more"] == 1
+    again = lora("make", "demo")
+    assert again.code == 4 and "everything is up to date" in again.out and runs(demo) == last[0].id
+    other = lora("make", "demo", "--set", "pick.errors=2")  # another verdict on the same training
+    assert other.code == 4 and "once" not in other.out
 
 
 # ---------------------------------------------------------------- pictures as they come

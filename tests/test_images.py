@@ -230,5 +230,5 @@ def test_thumbnail(tmp_path: Path):
     url = images.thumbnail_data_url(tmp_path / "a.png", 64)
     import base64
 
-    with Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,")))) as image:
+    with Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/webp;base64,")))) as image:
         assert image.size == (64, 32)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Said
 from PIL import Image
 
 from lorafactory import settings
 from lorafactory.workspace import Workspace
+from tests.conftest import Said
 
 THIS_ONCE = "this once; to keep it: "
 
@@ -61,3 +61,16 @@ def test_a_folder_elsewhere_has_no_make(lora: Callable[..., Said], anna: Path, t
     (anna / "training_images").rename(folder)
     assert told(lora("repeats", folder, "--policy", "7", "--apply")) == []
     assert (folder / "7_4nna").is_dir()
+
+
+@pytest.mark.parametrize("typed", ['light = ["soft", "hard"]', '{light = ["soft", "hard"]}'])
+def test_words_by_name_may_be_typed_with_or_without_braces(lora: Callable[..., Said], anna: Path, typed: str) -> None:
+    line = told(lora("caption", "anna", "--text", "x", "--words", typed, "--word-margin", "1"))
+    kept = [value["caption"]["words"] for word in line[4::2] if "words" in (value := tomllib.loads(word))["caption"]]
+    assert kept == [{"light": ["soft", "hard"]}]
+
+
+def test_words_that_have_no_name_are_refused_with_an_example(lora: Callable[..., Said], anna: Path) -> None:
+    said = lora("caption", "anna", "--text", "x", "--words", "soft lighting")
+    assert said.code == 2
+    assert "--words soft lighting: not words by name; as in --words 'light = [" in said.err

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+import shutil
 import stat
+import tempfile
+import warnings
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from lorafactory import unzip
@@ -112,3 +118,47 @@ def test_what_cannot_be_read_is_told(tmp_path: Path):
     for path, why in ((tmp_path / "locked.zip", "password"), (twice, "there twice")):
         with pytest.raises(InputError, match=why), unzip.unpacked(path):
             pass
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["a.png", "inner.zip"], "an archive in the archive"),
+        (["\u0061\u0308.png", "\u00e4.png"], "there twice"),
+        (["a:b.png", "a?b.png"], "there twice"),
+        (["x.png", "x.png/b.png"], "a file and a folder"),
+        (["a" * 300 + ".png"], "a name that is too long"),
+        (["a/" * 20 + "a.png"], "a name that is too long"),
+    ],
+)
+def test_names_that_some_system_does_not_take_are_refused(tmp_path: Path, names: list[str], why: str):
+    path = zip_of(tmp_path / "x.zip", dict.fromkeys(names, png()))
+    with pytest.raises(unzip.NotTaken, match=why) as refused:
+        unzip.unpack(path, tmp_path)
+    assert refused.value.code == "archive_unsafe"
+
+
+def test_names_of_windows_devices_are_changed_and_settings_come_out(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    files = {"con.png": png(), "aux/LPT1.txt": b"x", "consul.png": png(), "lora.toml": b"", "other.toml": b""}
+    unzip.unpack(zip_of(tmp_path / "x.zip", files), tmp_path / "in")
+    assert places(tmp_path / "in") == ["_aux/_LPT1.txt", "_con.png", "consul.png", "lora.toml"]
+
+
+def test_a_disk_without_room_is_no_fault_of_the_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = zip_of(tmp_path / "x.zip", {"a.png": png()})
+    monkeypatch.setattr(unzip.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(unzip.NoRoom, match="no room"):
+        unzip.unpack(path, tmp_path)
+
+
+@given(st.data())
+def test_bytes_that_are_wrong_anywhere_are_refused_or_do_not_matter(data: st.DataObject):
+    with tempfile.TemporaryDirectory() as folder:
+        path = zip_of(Path(folder) / "x.zip", {"a.png": png(), "b/c.txt": b"text"})
+        spoiled = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            spoiled[data.draw(st.integers(0, len(spoiled) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(spoiled[: data.draw(st.integers(0, len(spoiled)))])
+        with suppress(unzip.NotTaken), warnings.catch_warnings(action="ignore"), unzip.unpacked(path) as out:
+            assert sum(p.stat().st_size for p in out.rglob("*") if p.is_file()) <= len(png()) + 4

@@ -34,8 +34,8 @@ from lorafactory import encoders, images, settings, step, steps, trigger
 from lorafactory.dataset import Picture
 from lorafactory.errors import InputError, Problem, SettingsError, raise_all
 from lorafactory.options import header_options, header_values, json_option, workspace_option
+from lorafactory.scoring.diversity import diversity
 from lorafactory.scoring.grid import Head, grid
-from lorafactory.scoring.likeness import ceiling
 from lorafactory.step import Work
 from lorafactory.workspace import base_identity, find_workspace, target
 
@@ -143,11 +143,11 @@ def draw_batch(base: Any, batch: Sequence[tuple[str, int, Path]], compare: Any) 
 def judge(roles: dict[str, str], vectors: dict[str, Vectors], nothing: Sequence[str], limit: float) -> list[Told]:
     """What each word is, the strongest first; `vectors` has a row of length 1 per seed for it and the made-up ones."""
     null = [vectors[word] for word in nothing]
-    alike = [ceiling(rows) for rows in null]
+    alike = [alike_in(rows) for rows in null]
     near = [nearness(rows, [r for r in null if r is not rows]) for rows in null]
     found = []
     for word, role in roles.items():
-        likes = spreads(ceiling(vectors[word]), alike)
+        likes = spreads(alike_in(vectors[word]), alike)
         moved = -spreads(nearness(vectors[word], null), near)
         found.append(Told(word, role, round(likes, 2), round(moved, 2), max(likes, moved) >= limit))
     return sorted(found, key=lambda told: -max(told.alike, told.moved))
@@ -156,6 +156,11 @@ def judge(roles: dict[str, str], vectors: dict[str, Vectors], nothing: Sequence[
 def nearness(rows: Vectors, others: Sequence[Vectors]) -> float:
     """Mean cosine of a word's pictures (seeds, d) to those of other words from the same seed."""
     return float(np.mean([(rows * other).sum(axis=1).mean() for other in others]))
+
+
+def alike_in(rows: Vectors) -> float:
+    """How alike the pictures of one word are: the mean cosine of all pairs."""
+    return 1 - (diversity(rows) or 0.0)
 
 
 def spreads(value: float, usual: Sequence[float]) -> float:

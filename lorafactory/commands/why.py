@@ -51,6 +51,10 @@ class LoraStory:
     runs: list[RunStory]
     out: list[Decision]
     """For each picture that is not in the set, the decision that took it out."""
+    chosen: int = 0
+    """Of all LoRAs: how many a person chose a save of."""
+    agreed: int = 0
+    """How many of these are what the verdict says too."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class PictureStory:
 def why(store: Store, space: Workspace, thing: str | None) -> LoraStory | PictureStory:
     """Tell the story of a LoRA, a picture or the recent runs; SettingsError if the record does not know it."""
     if thing is None:
-        return LoraStory(None, run_stories(store, None), [])
+        agrees = choices(store)
+        return LoraStory(None, run_stories(store, None), [], len(agrees), sum(agrees.values()))
     lora = lora_called(store, space, thing)
     if lora is not None:
         return LoraStory(lora, run_stories(store, lora), out_of_set(store.decisions(lora=lora)))
@@ -100,6 +105,15 @@ def run_stories(store: Store, lora: str | None) -> list[RunStory]:
     """The latest runs, newest first."""
     runs = store.runs(lora)
     return [RunStory(run, dict(Counter(d.verdict for d in store.decisions(run_id=run.id)))) for run in runs]
+
+
+def choices(store: Store) -> dict[str, bool]:
+    """Each LoRA of which a person chose a save, and whether the last choice is what the verdict says."""
+    found: dict[str, bool] = {}
+    for run in store.runs(limit=-1, step="pick"):
+        if run.lora not in found and (said := store.metrics(run.id, "agrees")):
+            found[run.lora] = bool(said[0][1])
+    return found
 
 
 def out_of_set(decisions: list[Decision]) -> list[Decision]:
@@ -188,6 +202,8 @@ def lora_lines(story: LoraStory) -> list[str]:
         told.append(f"  {when}  {took:>9}  {run.error or counts}")
     if not story.runs:
         told.append("  nothing has been run yet")
+    if story.chosen:
+        told.append(f"a person's choice of a save is the verdict's too in {story.agreed} of {story.chosen} LoRAs")
     if story.out:
         told.append(f"not in the set: {len(story.out)}")
     told += [f"  {d.image:14}  {d.verdict}  {_where(d)}{detail(d)}" for d in story.out]

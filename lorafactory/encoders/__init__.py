@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
 
 from lorafactory.errors import SettingsError
 
@@ -26,11 +26,15 @@ Opened = Callable[["Picture"], "Image.Image | None"]
 """Decodes a picture; None if it cannot be."""
 
 
-class Encoder(Protocol):
-    """A loaded model."""
+class Seeing(Protocol):
+    """A loaded model of pictures."""
 
     def encode_images(self, pictures: Sequence[Image.Image]) -> NDArray[float32]:
         """Return one row of length 1 per picture."""
+
+
+class Encoder(Seeing, Protocol):
+    """A loaded model of pictures and texts."""
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[float32]:
         """Return one row of length 1 per text, comparable with those of pictures."""
@@ -47,6 +51,13 @@ class Kind(Protocol):
 
     def identity(self, model: str) -> str:
         """Return what tells this model's vectors from another's: the hash of its files, or its commit."""
+
+    def load(self, model: str) -> Seeing:
+        """Load the model; InputError if it is missing."""
+
+
+class Reader(Kind, Protocol):
+    """One that reads texts too, and remembers by content what it has seen and read."""
 
     def load(self, model: str) -> Encoder:
         """Load the model; InputError if it is missing."""
@@ -68,6 +79,10 @@ def names() -> list[str]:
     return sorted(f.stem for f in Path(__file__).parent.glob("*.py") if not f.stem.startswith("_"))
 
 
+@overload
+def get(name: Literal["clip"]) -> Reader: ...
+@overload
+def get(name: str) -> Kind: ...
 def get(name: str) -> Kind:
     """Import an encoder by its name."""
     if name not in names():

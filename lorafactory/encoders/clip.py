@@ -143,6 +143,22 @@ class Clip:
             pixels = torch.stack(list(prepared)).to(self.device)
             return _rows([self.net.encode_image(pixels, normalize=True).float().cpu().numpy()])
 
+    def encode_parts(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Return pictures x patches x width, rows of length 1: what is seen half-way, before it is only a meaning."""
+        import torch
+
+        visual, parts = self.net.visual, []
+        half = len(visual.transformer.resblocks) // 2
+        with torch.inference_mode():
+            for some in batches(pictures, BATCH):
+                pixels = torch.stack([self.prepare(p) for p in some]).to(self.device)
+                seen = visual.forward_intermediates(
+                    pixels, [half - 1], stop_early=True, intermediates_only=True, output_fmt="NLC"
+                )
+                patches = torch.nn.functional.normalize(seen["image_intermediates"][0], dim=-1)
+                parts.append(patches.float().cpu().numpy())
+        return _rows(parts)
+
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one row of length 1 per text; what is beyond the model's context is not read."""
         import torch

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Base", "Family", "Found", "Frame", "Schedule", "detect", "get", "header", "inspect", "names", "weights"]
+__all__ = [
+    "Base", "Family", "Found", "Frame", "Schedule", "detect", "get", "header", "inspect", "load", "names", "park",
+    "resident", "weights",
+]  # fmt: skip
+
+MOST = 2
+"""Bases that stay resident: one is trained, and another, in other precision, drawn with."""
+_kept: dict[tuple[Any, ...], Base] | None = None
+"""What `load` loaded, the latest last; None: nothing is kept."""
 
 
 class Schedule(Protocol):
@@ -151,3 +160,53 @@ def get(name: str) -> Family:
     if name not in names():
         raise SettingsError(f"There is no base-model family {name!r}. Known: {', '.join(names())}.")
     return cast(Family, importlib.import_module(f"{__name__}.{name}"))
+
+
+@contextmanager
+def resident() -> Iterator[None]:
+    """Keep the bases that `load` loads, for whoever loads the same next: for a process that does one job after another.
+
+    Whoever loads one leaves it as it was. After a failure nobody knows, so the process should end.
+    """
+    global _kept  # noqa: PLW0603
+    before, _kept = _kept, {}
+    try:
+        yield
+    finally:
+        _kept = before
+
+
+def load(
+    path: Path, *, dtype: torch.dtype | None = None, device: str = "cpu", vae: Path | None = None,
+    prediction: str | None = None,
+) -> Base:  # fmt: skip
+    """Load a base as its `Family.load` does, or give the one that is resident."""
+    family = get(detect(path))
+    if _kept is None:
+        return family.load(path, dtype=dtype, device=device, vae=vae, prediction=prediction)
+    key = (_stamp(path), _stamp(vae), prediction, dtype, device)
+    found = _kept.pop(key, None)
+    if found is None:
+        while len(_kept) >= MOST:
+            del _kept[next(iter(_kept))]
+        found = family.load(path, dtype=dtype, device=device, vae=vae, prediction=prediction)
+    _kept[key] = found
+    return _move(found, found.device)
+
+
+def park() -> None:
+    """Make room on the card for other models: what is resident waits in the machine's memory."""
+    for base in (_kept or {}).values():
+        _move(base, "cpu")
+
+
+def _move(base: Base, device: torch.device | str) -> Base:
+    for module in (*base.parts.values(), base.vae):
+        module.to(device)
+    return base
+
+
+def _stamp(path: Path | None) -> tuple[Any, ...]:
+    """What tells that a base on disk is still the same."""
+    files = sorted(path.rglob("*.safetensors")) if path and path.is_dir() else [path] if path else []
+    return tuple((str(f), (told := f.stat()).st_size, told.st_mtime_ns) for f in files)

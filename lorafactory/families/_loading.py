@@ -12,7 +12,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from lorafactory.errors import BaseError, LoraError
-from lorafactory.families._inspect import Found
+from lorafactory.families import Base
+from lorafactory.families._ddpm import Ddpm
+from lorafactory.families._inspect import Found, inspect
 from lorafactory.families._names import Place, Places, vae_places
 
 
@@ -33,33 +35,38 @@ class Source:
     """A base on disk, and how its parts are to be loaded."""
 
     path: Path
+    found: Found
     config: Path
     """The family's configurations in the package, laid out like a diffusers folder."""
     dtype: torch.dtype
     device: str
+    other_vae: Path | None
+
+    def base(self, parts: dict[str, nn.Module], tokenizers: tuple[Any, ...], labels: Mapping[str, str]) -> Base:
+        """Put the base together with its VAE and scheduler."""
+        name, vae_name = self.path.name, self.other_vae.name if self.other_vae else ""
+        made = assembled(self.found.family, name, parts, tokenizers, self.vae(), self.scheduler(), labels)
+        return replace(made, device=torch.device(self.device), dtype=self.dtype, vae_name=vae_name)
 
     def part(self, name: str, cls: Any, places: Places) -> nn.Module:
         """Load one part: a subfolder of a folder, or its tensors of a file."""
         if self.path.is_dir():
-            return _frozen(from_folder(cls, self.path / name, self.dtype), self.device)
-        module = empty(cls, self.config / name)
-        fill(module, self.path, places, _json(self.config / name / "config.json"), dtype=self.dtype, device=self.device)
-        return _frozen(module, self.device)
+            return from_folder(cls, self.path / name, self.dtype, self.device)
+        return from_file(cls, self.path, self.config / name, places, self.dtype, self.device)
 
-    def vae(self, instead: Path | None) -> nn.Module:
+    def vae(self) -> nn.Module:
         """Load the VAE, always in fp32: the base's own, or that of another file or folder."""
-        path = instead or self.path
+        path = self.other_vae or self.path
         if path.is_dir():
             folder = path / "vae" if (path / "vae").is_dir() else path
-            return _frozen(from_folder(AutoencoderKL, folder, torch.float32), self.device)
+            return from_folder(AutoencoderKL, folder, torch.float32, self.device)
         own = self.path / "vae"  # of a folder; not a whole base's scale and sizes but its own
         config = own if (own / "config.json").is_file() else self.config / "vae"
-        module = empty(AutoencoderKL, config)
-        fill(module, path, vae_places, _json(config / "config.json"), dtype=torch.float32, device=self.device)
-        return _frozen(module, self.device)
+        return from_file(AutoencoderKL, path, config, vae_places, torch.float32, self.device)
 
-    def scheduler(self, found: Found) -> Any:
+    def scheduler(self) -> Any:
         """Read the scheduler's settings, with what the base was found to be taught."""
+        found = self.found
         # these families' schedulers share the fields that DDIM reads, so a folder's own class does not matter
         where = self.path if self.path.is_dir() else self.config
         told: dict[str, Any] = {"prediction_type": found.prediction_type, "rescale_betas_zero_snr": found.zero_snr}
@@ -68,24 +75,39 @@ class Source:
         return DDIMScheduler.from_pretrained(where, subfolder="scheduler", local_files_only=True, **told)
 
 
-def from_folder(cls: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
+def assembled(
+    family: str,
+    name: str,
+    parts: dict[str, nn.Module],
+    tokenizers: tuple[Any, ...],
+    vae: nn.Module,
+    scheduler: Any,
+    labels: Mapping[str, str],
+) -> Base:
+    """A base of these parts, frozen: in fp32 on the CPU, unless its maker says otherwise."""
+    for module in (*parts.values(), vae):
+        module.requires_grad_(requires_grad=False).eval()
+    schedule = Ddpm(scheduler.config, name)
+    where, dtype = torch.device("cpu"), torch.float32
+    return Base(family, name, parts, tokenizers, vae, scheduler, schedule, where, dtype, labels)
+
+
+def from_folder(cls: Any, folder: Path, dtype: torch.dtype, device: str) -> nn.Module:
     """Load one part of a diffusers folder; the fp16 variant where there is no other."""
     files = [f.name for f in folder.glob("*.safetensors")]
     variant = "fp16" if files and all(".fp16." in name for name in files) else None
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": variant}
     loaded: nn.Module = cls.from_pretrained(folder, dtype=dtype, **options)
-    return loaded
+    return loaded.to(device)
 
 
 def tokenizer_from(folder: Path, pad: str | None = None) -> CLIPTokenizer:
     """Load a folder's tokenizer; `pad` is the token that fills a row up, where it is another than the end's."""
-    if pad is None:
-        own: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        return own
     # SDXL's second one fills up with "!". Declared as a token of its own, as in those folders, it would also be
     # taken out of captions; OpenCLIP, which the encoder was trained with, reads it as any other character.
-    plain = CLIPTokenizer.from_pretrained(folder, local_files_only=True, pad_token=None, added_tokens_decoder={})
-    return padded_with(plain, pad)
+    plain: dict[str, Any] = {"pad_token": None, "added_tokens_decoder": {}} if pad else {}
+    made: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True, **plain)
+    return padded_with(made, pad) if pad else made
 
 
 def padded_with(tokenizer: CLIPTokenizer, pad: str) -> CLIPTokenizer:
@@ -93,14 +115,16 @@ def padded_with(tokenizer: CLIPTokenizer, pad: str) -> CLIPTokenizer:
     return tokenizer
 
 
-def empty(cls: Any, folder: Path) -> nn.Module:
-    """Make a model of a configuration whose parameters take no memory yet."""
-    with init_empty_weights(include_buffers=False):
+def from_file(cls: Any, path: Path, config: Path, places: Places, dtype: torch.dtype, device: str) -> nn.Module:
+    """Load one part of a one-file checkpoint into a model made from a folder's configuration."""
+    with init_empty_weights(include_buffers=False):  # parameters that take no memory yet
         if hasattr(cls, "load_config"):
-            made: nn.Module = cls.from_config(cls.load_config(folder))
+            module: nn.Module = cls.from_config(cls.load_config(config))
         else:
-            made = cls(cls.config_class.from_pretrained(folder, local_files_only=True))
-    return made
+            module = cls(cls.config_class.from_pretrained(config, local_files_only=True))
+    sizes = json.loads((config / "config.json").read_text(encoding="utf-8"))
+    fill(module, path, places, sizes, dtype=dtype, device=device)
+    return module.to(device)
 
 
 def fill(
@@ -138,25 +162,19 @@ def _fitted(tensor: Tensor, place: Place, shape: torch.Size) -> Tensor | None:
     return tensor.contiguous() if tensor.shape == shape else None
 
 
-def _frozen(module: nn.Module, device: str) -> nn.Module:
-    return module.to(device).requires_grad_(requires_grad=False).eval()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
 @contextlib.contextmanager
-def loading(path: Path, kind: str) -> Iterator[None]:
-    """Say which base it was if a library fails; hold back the libraries' bars and notices."""
+def opened(
+    path: Path, config: Path, *, dtype: torch.dtype | None, device: str, vae: Path | None, prediction: str | None
+) -> Iterator[Source]:
+    """Look at a base and have it loaded in a `with` block; whatever library fails in it, say which base it was."""
+    found = inspect(path, vae=vae, prediction=prediction)
     with quiet():
         try:
-            yield
+            yield Source(path, found, config, dtype or torch.float32, device, vae)
         except LoraError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise BaseError(f"{path}: cannot be loaded as {kind}: {error}") from error
+            raise BaseError(f"{path}: cannot be loaded as a base of family {found.family}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -13,15 +13,14 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextModel
 
 from lorafactory.errors import BaseError
-from lorafactory.families import Base, Frame, _clip, inspect
-from lorafactory.families._ddpm import Ddpm
-from lorafactory.families._loading import Source, loading, quiet, tokenizer_from
+from lorafactory.families import Base, Frame, _clip, _stable
+from lorafactory.families._loading import assembled, opened, tokenizer_from
 from lorafactory.families._names import clip_places, unet_places
-from lorafactory.families._vae import encode_images, tiny_vae
+from lorafactory.families._stable import encode_images, targets
 from lorafactory.families._vocabulary import tokenizer
 
 __all__ = ["encode_captions", "encode_images", "key_names", "load", "pipeline", "predict", "targets", "tiny"]
@@ -32,11 +31,6 @@ LABELS = {
     "ss_v2": "False",
     "modelspec.architecture": "stable-diffusion-v1/lora",
     "modelspec.implementation": "diffusers",
-}
-targets = {
-    "attention": ("Transformer2DModel",),
-    "resnet": ("ResnetBlock2D", "Downsample2D", "Upsample2D"),
-    "text": ("CLIPAttention", "CLIPMLP"),
 }
 
 
@@ -49,47 +43,13 @@ def load(
     prediction: str | None = None,
 ) -> Base:
     """Load a diffusers folder or a one-file checkpoint; `dtype` is fp32 where not given."""
-    found = inspect(path, vae=vae, prediction=prediction)
-    source = Source(path, CONFIG, dtype or torch.float32, device)
-    with loading(path, "a Stable Diffusion 1.x base"):
-        return _base(
-            path.name,
-            source.part("unet", UNet2DConditionModel, unet_places),
-            source.part("text_encoder", CLIPTextModel, clip_places("cond_stage_model.transformer.")),
-            vae=source.vae(vae),
-            tokenizer=tokenizer_from(path / "tokenizer") if path.is_dir() else tokenizer(),
-            scheduler=source.scheduler(found),
-            dtype=source.dtype,
-            device=device,
-            vae_name=vae.name if vae else "",
-        )
-
-
-def _base(
-    name: str,
-    unet: nn.Module,
-    text_encoder: nn.Module,
-    *,
-    vae: nn.Module,
-    tokenizer: Any,
-    scheduler: Any,
-    dtype: torch.dtype = torch.float32,
-    device: str = "cpu",
-    vae_name: str = "",
-) -> Base:
-    return Base(
-        family="sd15",
-        name=name,
-        parts={"unet": unet, "text_encoder": text_encoder},
-        tokenizers=(tokenizer,),
-        vae=vae,
-        scheduler=scheduler,
-        schedule=Ddpm(scheduler.config, name),
-        device=torch.device(device),
-        dtype=dtype,
-        labels=LABELS,
-        vae_name=vae_name,
-    )
+    with opened(path, CONFIG, dtype=dtype, device=device, vae=vae, prediction=prediction) as source:
+        parts = {
+            "unet": source.part("unet", UNet2DConditionModel, unet_places),
+            "text_encoder": source.part("text_encoder", CLIPTextModel, clip_places("cond_stage_model.transformer.")),
+        }
+        own = tokenizer_from(path / "tokenizer") if path.is_dir() else tokenizer()
+        return source.base(parts, (own,), LABELS)
 
 
 def encode_captions(
@@ -118,28 +78,12 @@ def predict(base: Base, noisy: Tensor, t: Tensor, conditioning: Mapping[str, Ten
 
 def key_names(base: Base) -> dict[str, str]:
     """Kohya's names: `lora_unet_` and diffusers' module names, `lora_te_` and transformers' old ones."""
-    names = {}
-    for path, module in base.parts["unet"].named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            names[f"unet.{path}"] = "lora_unet_" + path.replace(".", "_")
-    text = _clip.key_names(base.parts["text_encoder"], "lora_te_")
-    return names | {f"text_encoder.{path}": name for path, name in text.items()}
+    return _stable.key_names(base, {"text_encoder": "lora_te_"})
 
 
 def pipeline(base: Base) -> StableDiffusionPipeline:
-    with quiet():
-        pipe = StableDiffusionPipeline(
-            vae=base.vae,
-            text_encoder=base.parts["text_encoder"],
-            tokenizer=base.tokenizers[0],
-            unet=base.parts["unet"],
-            scheduler=DDIMScheduler.from_config(base.scheduler.config),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    no_checker = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return _stable.pipeline(StableDiffusionPipeline, base, **no_checker)
 
 
 def tiny(seed: int = 0) -> Base:
@@ -156,8 +100,7 @@ def tiny(seed: int = 0) -> Base:
             cross_attention_dim=16,
             norm_num_groups=8,
         )
-        text, vae = CLIPTextModel(_clip.tiny_config()), tiny_vae()
-    for module in (unet, text, vae):
-        module.requires_grad_(requires_grad=False).eval()
+        parts = {"unet": unet, "text_encoder": CLIPTextModel(_clip.tiny_config())}
+        vae = _stable.tiny_vae()
     scheduler = DDIMScheduler.from_pretrained(CONFIG, subfolder="scheduler", prediction_type="v_prediction")
-    return _base("tiny", unet, text, vae=vae, tokenizer=_clip.tiny_tokenizer(), scheduler=scheduler)
+    return assembled("sd15", "tiny", parts, (_clip.tiny_tokenizer(),), vae, scheduler, LABELS)

@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from lorafactory.families import Base, Frame, _clip, inspect
-from lorafactory.families._ddpm import Ddpm
-from lorafactory.families._loading import Source, loading, padded_with, quiet, tokenizer_from
+from lorafactory.families import Base, Frame, _clip, _stable
+from lorafactory.families._loading import assembled, opened, padded_with, tokenizer_from
 from lorafactory.families._names import clip_places, open_clip_places, original_unet, unet_places
-from lorafactory.families._vae import encode_images, tiny_vae
+from lorafactory.families._stable import encode_images, targets
 from lorafactory.families._vocabulary import tokenizer
 
 __all__ = ["encode_captions", "encode_images", "key_names", "load", "pipeline", "predict", "targets", "tiny"]
@@ -31,14 +30,12 @@ LABELS = {
     "ss_v2": "False",
     "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
     "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+    # whatever the setting says, the last but one layer is read
+    "modelspec.encoder_layer": "2",
+    "ss_clip_skip": "None",
 }
 PAD = "!"
 """Token 0, which fills up the second encoder's rows."""
-targets = {
-    "attention": ("Transformer2DModel",),
-    "resnet": ("ResnetBlock2D", "Downsample2D", "Upsample2D"),
-    "text": ("CLIPAttention", "CLIPMLP"),
-}
 
 
 def load(
@@ -50,58 +47,18 @@ def load(
     prediction: str | None = None,
 ) -> Base:
     """Load a diffusers folder or a one-file checkpoint; `dtype` is fp32 where not given."""
-    found = inspect(path, vae=vae, prediction=prediction)
-    source = Source(path, CONFIG, dtype or torch.float32, device)
-    first, second = (
-        clip_places("conditioner.embedders.0.transformer."),
-        open_clip_places("conditioner.embedders.1.model."),
-    )
-    with loading(path, "a Stable Diffusion XL base"):
+    first, second = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+    with opened(path, CONFIG, dtype=dtype, device=device, vae=vae, prediction=prediction) as source:
         parts = {
             "unet": source.part("unet", UNet2DConditionModel, unet_places),
-            "text_encoder": source.part("text_encoder", CLIPTextModel, first),
-            "text_encoder_2": source.part("text_encoder_2", CLIPTextModelWithProjection, second),
+            "text_encoder": source.part("text_encoder", CLIPTextModel, clip_places(first)),
+            "text_encoder_2": source.part("text_encoder_2", CLIPTextModelWithProjection, open_clip_places(second)),
         }
         if path.is_dir():
             tokenizers = (tokenizer_from(path / "tokenizer"), tokenizer_from(path / "tokenizer_2", PAD))
         else:
             tokenizers = (tokenizer(), padded_with(tokenizer(), PAD))
-        return _base(
-            path.name,
-            parts,
-            vae=source.vae(vae),
-            tokenizers=tokenizers,
-            scheduler=source.scheduler(found),
-            dtype=source.dtype,
-            device=device,
-            vae_name=vae.name if vae else "",
-        )
-
-
-def _base(
-    name: str,
-    parts: dict[str, nn.Module],
-    *,
-    vae: nn.Module,
-    tokenizers: tuple[Any, Any],
-    scheduler: Any,
-    dtype: torch.dtype = torch.float32,
-    device: str = "cpu",
-    vae_name: str = "",
-) -> Base:
-    return Base(
-        family="sdxl",
-        name=name,
-        parts=parts,
-        tokenizers=tokenizers,
-        vae=vae,
-        scheduler=scheduler,
-        schedule=Ddpm(scheduler.config, name),
-        device=torch.device(device),
-        dtype=dtype,
-        labels=LABELS,
-        vae_name=vae_name,
-    )
+        return source.base(parts, tokenizers, LABELS)
 
 
 def encode_captions(
@@ -135,29 +92,12 @@ def predict(base: Base, noisy: Tensor, t: Tensor, conditioning: Mapping[str, Ten
 def key_names(base: Base) -> dict[str, str]:
     """Kohya's names: `lora_unet_` and the original block names, `lora_te1_` and `lora_te2_`, transformers' old ones."""
     unet: Any = base.parts["unet"]
-    names = {}
-    for path, module in unet.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            names[f"unet.{path}"] = "lora_unet_" + original_unet(path, unet.config).replace(".", "_")
-    for part, prefix in (("text_encoder", "lora_te1_"), ("text_encoder_2", "lora_te2_")):
-        names |= {f"{part}.{path}": name for path, name in _clip.key_names(base.parts[part], prefix).items()}
-    return names
+    prefixes = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
+    return _stable.key_names(base, prefixes, lambda path: original_unet(path, unet.config))
 
 
 def pipeline(base: Base) -> StableDiffusionXLPipeline:
-    with quiet():
-        pipe = StableDiffusionXLPipeline(
-            vae=base.vae,
-            text_encoder=base.parts["text_encoder"],
-            text_encoder_2=base.parts["text_encoder_2"],
-            tokenizer=base.tokenizers[0],
-            tokenizer_2=base.tokenizers[1],
-            unet=base.parts["unet"],
-            scheduler=DDIMScheduler.from_config(base.scheduler.config),
-            add_watermarker=False,
-        )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return _stable.pipeline(StableDiffusionXLPipeline, base, tokenizer_2=base.tokenizers[1], add_watermarker=False)
 
 
 def tiny(seed: int = 0) -> Base:
@@ -182,9 +122,7 @@ def tiny(seed: int = 0) -> Base:
         first = CLIPTextModel(_clip.tiny_config())
         second = CLIPTextModelWithProjection(_clip.tiny_config(hidden_size=24, projection_dim=24, num_hidden_layers=3))
         parts = {"unet": unet, "text_encoder": first, "text_encoder_2": second}
-        vae = tiny_vae()
-    for module in (*parts.values(), vae):
-        module.requires_grad_(requires_grad=False).eval()
+        vae = _stable.tiny_vae()
     tokenizers = (_clip.tiny_tokenizer(), padded_with(_clip.tiny_tokenizer(), PAD))
     scheduler = DDIMScheduler.from_pretrained(CONFIG, subfolder="scheduler")
-    return _base("tiny", parts, vae=vae, tokenizers=tokenizers, scheduler=scheduler)
+    return assembled("sdxl", "tiny", parts, tokenizers, vae, scheduler, LABELS)

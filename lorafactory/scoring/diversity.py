@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from lorafactory.scoring.likeness import Array, ceiling
+import numpy as np
+
+from lorafactory.scoring.likeness import Array
 
 
 def diversity(pictures: Array) -> float | None:
     """1 - mean cosine over all pairs; None for fewer than two pictures."""
-    return 1 - ceiling(pictures) if len(pictures) > 1 else None
+    n = len(pictures)
+    return 1 - float((np.square(pictures.sum(axis=0)).sum() - n) / (n * (n - 1))) if n > 1 else None

@@ -69,8 +69,9 @@ def grid(
     training: Sequence[Image.Image],
     *,
     side: int = 192,
+    foot: str = "",
 ) -> Image.Image:
-    """Draw the cells with their heads, and above them a strip of training pictures.
+    """Draw the cells with their heads, above them a strip of training pictures, below them a line of text.
 
     A row whose head has a title begins a group; rows below it without one belong to it.
     """
@@ -79,7 +80,9 @@ def grid(
     strip = page.margin + (page.side + page.margin if shown else 0)
     head = page.title + page.line * max(len(h.lines) for h in column_heads) + page.gap * 2
     tops, height = _rows(row_heads, strip + head, page)
-    sheet = Image.new("RGB", (page.width, height + page.margin), PAPER)
+    below = wrapped(foot, font(page.text), page.width - 2 * page.margin) if foot else []
+    bottom = height + page.margin
+    sheet = Image.new("RGB", (page.width, bottom + (page.line * len(below) + page.gap if below else 0)), PAPER)
     pen = ImageDraw.Draw(sheet)
     if shown:
         note = f"{len(shown)} of {len(training)}" if len(training) > len(shown) else f"all {len(training)}"
@@ -95,10 +98,19 @@ def grid(
         _head(pen, row, (page.margin, top), page)
         for i, cell in enumerate(values):
             if cell is None:
-                pen.rectangle((page.x(i), top, page.x(i) + page.side - 1, top + page.side - 1), fill=EMPTY)
+                _empty(pen, page.x(i), top, page)
             else:
                 _cell(sheet, pen, fitted(cell, page.side), page.x(i), top)
+    for i, text in enumerate(below):
+        pen.text((page.margin, bottom - page.gap + i * page.line), text, SOFT, font(page.text))
     return sheet
+
+
+def _empty(pen: ImageDraw.ImageDraw, x: int, y: int, page: Layout) -> None:
+    """A cell that was not drawn says so."""
+    pen.rectangle((x, y, x + page.side - 1, y + page.side - 1), fill=EMPTY)
+    middle = (x + page.side // 2, y + page.side // 2)
+    pen.text(middle, "not drawn", SOFT, font(page.text), anchor="mm")
 
 
 def _cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, image: Image.Image, x: int, y: int) -> None:

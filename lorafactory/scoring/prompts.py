@@ -1,18 +1,39 @@
-"""The prompts of a comparison: a person's, or four that suit the kind of thing that was learned."""
+"""The prompts of a comparison: a person's, or some that suit the kind of thing that was learned."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-MADE = {
-    "person": ("portrait of a {class} in a snowy forest", "a {class} in a red coat in a café", "portrait of a {class}"),
-    "character": ("a {class} on a beach at sunset", "a {class} riding a bicycle through a city", "a {class}"),
-    "style": ("a lighthouse on a cliff, {class}", "a bowl of fruit on a table, {class}", "a lighthouse on a cliff"),
-    "object": ("a {class} on a wooden table", "a {class} in the snow", "a {class}"),
+Group = Literal["like", "unlike", "without", "words"]
+UNLIKE = {
+    "person": (
+        "portrait of a {class} in a snowy forest",
+        "a {class} in a red coat in a café",
+        "an oil painting of a {class}",
+    ),
+    "character": (
+        "a {class} on a beach at sunset",
+        "a {class} in a suit and tie in an office",
+        "a pencil sketch of a {class}",
+    ),
+    "style": (
+        "a lighthouse on a cliff, {class}",
+        "a bowl of fruit on a table, {class}",
+        "an old man with a dog, {class}",
+    ),
+    "object": ("a {class} on a wooden table", "a {class} in the snow", "a pencil sketch of a {class}"),
 }
-"""By kind: two scenes that no caption says, and one that does not call the LoRA."""
+"""By kind, what no caption says: another place, other clothes or surroundings, another style; or other subjects."""
+WITHOUT = {
+    "person": "portrait of a {class}",
+    "character": "a {class}",
+    "style": "a lighthouse on a cliff",
+    "object": "a {class}",
+}
+"""By kind, what does not call the LoRA."""
 
 
 @dataclass(frozen=True)
@@ -22,22 +43,57 @@ class Prompt:
     text: str
     """As it is drawn."""
     trigger: bool
-    """False: it asks for something else, and shows whether the LoRA leaks."""
+    """False: it does not call the LoRA, and shows whether it leaks."""
     plain: str
     """The prompt without the trigger, which prompt fit is measured by; empty if nothing is left."""
+    group: Group = "like"
+    """As the captions are; unlike them; without the trigger; or a caption's words without the trigger."""
 
 
-def prompts_for(templates: Sequence[str], kind: str, class_: str, trigger: str) -> list[Prompt]:
-    """Fill `{trigger}` and `{class}` in; without templates take the trigger alone and what is made for the kind."""
+def prompts_for(
+    templates: Sequence[str], kind: str, class_: str, trigger: str, captions: Sequence[str] = ()
+) -> list[Prompt]:
+    """Fill `{trigger}` and `{class}` in; without templates take what is made for the kind and of the set's captions."""
+    if templates:
+        return [_filled(text, _told(text), kind, class_, trigger) for text in templates]
+    said = typical(captions, trigger)
+    like = ["{trigger}", *(["{trigger}, " + said] if said else [])]
+    made: list[tuple[str, Group]] = [(text, "like") for text in like]
+    made += [("{trigger}, " + text, "unlike") for text in UNLIKE[kind]]
+    made += [(WITHOUT[kind], "without"), *([(said, "words")] if said else [])]  # type: ignore[list-item]
+    return [_filled(text, group, kind, class_, trigger) for text, group in made]
+
+
+def asked_of_all(templates: Sequence[str]) -> list[Prompt]:
+    """Prompts of LoRAs from anywhere, whose triggers nobody knows: every one calls them."""
+    return [Prompt(text, True, text, "unlike") for text in templates]
+
+
+def _told(template: str) -> Group:
+    """The group of a person's own prompt: the trigger alone is like the captions, more words are a scene."""
+    if "{trigger}" not in template:
+        return "without"
+    return "unlike" if tidy(template.replace("{trigger}", "")) else "like"
+
+
+def _filled(template: str, group: Group, kind: str, class_: str, trigger: str) -> Prompt:
     word = class_ or ("" if kind == "style" else kind)
-    first, second, plain = MADE[kind]
-    made = []
-    for template in templates or ("{trigger}", "{trigger}, " + first, "{trigger}, " + second, plain):
-        with_article = template.replace("a {class}", "an {class}") if word[:1].lower() in set("aeiou") else template
-        filled = with_article.replace("{class}", word)
-        text, rest = (tidy(filled.replace("{trigger}", t)) for t in (trigger, ""))
-        made.append(Prompt(text, "{trigger}" in template, rest))
-    return made
+    with_article = template.replace("a {class}", "an {class}") if word[:1].lower() in set("aeiou") else template
+    filled = with_article.replace("{class}", word)
+    text, rest = (tidy(filled.replace("{trigger}", t)) for t in (trigger, ""))
+    return Prompt(text, "{trigger}" in template, rest, group)
+
+
+def typical(captions: Sequence[str], trigger: str) -> str:
+    """The caption of middle length, as `without` leaves it; empty if no caption says more than the trigger."""
+    ordered = sorted({without(caption, trigger) for caption in captions} - {""}, key=lambda text: (len(text), text))
+    return ordered[len(ordered) // 2] if ordered else ""
+
+
+def without(caption: str, trigger: str) -> str:
+    """The first line of a caption, without the trigger."""
+    line = caption.partition("\n")[0]
+    return tidy(re.sub(rf"(?<!\w){re.escape(trigger)}(?!\w)", "", line, flags=re.I) if trigger else line)
 
 
 def tidy(text: str) -> str:

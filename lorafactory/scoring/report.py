@@ -1,46 +1,26 @@
 """The report: one HTML file that needs nothing else, and lets nothing in that a file name or a caption might bring.
 
-Everything is escaped by the template; the page's own policy forbids scripts and every address that is not `data:`.
+All is escaped by the template; each picture is in the page once, and the script only shows and hides.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from lorafactory import pages
+from lorafactory.pages import number
+from lorafactory.scoring.charts import Mark, loss_curve, score_curves
 
-PICTURE = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]*")
-POINTS = 240
-"""Points of the loss curve; more steps are averaged."""
-LABEL = 18
-"""Least distance between two labels, in percent of the axis; a phone has room for five."""
-SMOOTH = 0.9
-"""Share of the past in the smooth curve, per point."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One column of the grid as a row of the score table: the baseline, or a save. None is not known."""
-
-    label: str
-    likeness: float | None = None
-    error: float | None = None
-    """Standard error of the likeness."""
-    gain: float | None = None
-    """Share of the way from floor to ceiling."""
-    fit: float | None = None
-    diversity: float | None = None
-    copies: float | None = None
-    """0 to 1."""
-    artefacts: float | None = None
-    leak: float | None = None
-    said: str = ""
-    """What the verdict says of it: `chosen`, `passes`, or why it was rejected."""
-    chosen: bool = False
+ACROSS = {"save": "saves", "strength": "strengths", "base": "bases"}
+DOWN = {"prompt": "prompts", "seed": "seeds"}
+GROUPS = {
+    "like": "like the captions",
+    "unlike": "unlike the captions",
+    "without": "without the trigger",
+    "words": "a caption’s words",
+}
 
 
 @dataclass(frozen=True)
@@ -49,9 +29,8 @@ class Shown:
 
     name: str
     picture: str
-    """A `data:` address."""
+    """A `data:` address; empty if it cannot be shown."""
     caption: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,168 +56,162 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A save on the loss curve."""
-
-    step: int
-    label: str
-    chosen: bool = False
-
-
-@dataclass(frozen=True)
 class Report:
     """All that the page shows, as plain data."""
 
     name: str
     trigger: str
-    file: str
-    """Name of the published file."""
-    pick: str
-    """The save that was chosen, in words: `epoch 4`."""
-    passed: bool
-    reason: str
+    scores: Mapping[str, Any]
+    """scores.json."""
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+    """verdict.json; empty as long as nothing was picked."""
     kind: str = ""
     """What was learned, in words: `person, woman`."""
-    by_hand: bool = False
-    weight: float = 1.0
-    """Strength to use it with."""
-    another: str = ""
-    """What to type for another save."""
     preview: str = ""
     """Baseline and pick from the same noise, a `data:` address."""
-    grid: str = ""
-    """The grid as a `data:` address; JPEG keeps the page small."""
-    scores: Sequence[Row] = ()
-    ceiling: float | None = None
-    """Likeness of training pictures to each other."""
+    cells: Mapping[str, str] = field(default_factory=dict)
+    """A cell's `file` to its `data:` address."""
     losses: Sequence[tuple[int, float]] = ()
     """(step, loss)."""
-    marks: Sequence[Mark] = ()
     pictures: Sequence[Shown] = ()
     noticed: Sequence[Noticed] = ()
     settings: Sequence[Setting] = ()
     facts: Sequence[tuple[str, str]] = ()
-    """What was run, on what, when: (name, value)."""
-    remarks: Sequence[str] = ()
-    """What `check` had to say, and other things to know."""
+    """(name, value)."""
+    timings: Sequence[tuple[str, str, float]] = ()
+    """(step, when, seconds)."""
+    shared: bool = False
+    """True: it is for others, and says nothing of the training pictures."""
 
 
 @dataclass(frozen=True)
-class Tick:
-    """A label on an axis, at a percentage of its length."""
+class Axis:
+    """Something that columns or rows differ in."""
 
-    at: float
-    label: str
-    chosen: bool = False
-    shown: bool = True
-    """False: only the tick, where labels would overlap."""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """The loss curve in a square of 100 x 100, y downwards; the labels are the page's, so they stay legible."""
-
-    raw: str
-    smooth: str
-    x: Sequence[Tick]
-    y: Sequence[Tick]
-    first: float
-    last: float
+    key: str
+    title: str
+    values: Sequence[tuple[str, str]]
+    """(value, how people read it)."""
+    held: str
+    """The value that is shown while the axis is not laid out."""
 
 
 def render(report: Report) -> str:
     """Return the page."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "share": share, "picture": picture}
-    tables: dict[str, list[Setting]] = {}
-    for setting in report.settings:
-        tables.setdefault(setting.table, []).append(setting)
-    curve = chart(report.losses, report.marks)
-    return environment.get_template("report.html").render(r=report, tables=tables, chart=curve)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def share(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.0%}"
-
-
-def picture(address: str) -> str:
-    """The address if it is a picture within the page, else nothing."""
-    return address if PICTURE.fullmatch(address) else ""
-
-
-# ---------------------------------------------------------------- the loss curve
-
-
-def chart(losses: Sequence[tuple[int, float]], marks: Sequence[Mark]) -> Chart | None:
-    """Lay the curve out; None if there is too little to draw."""
-    finite = [(step, loss) for step, loss in losses if math.isfinite(loss)]
-    if len(finite) < 2:
-        return None
-    points = thinned(finite)
-    smooth = smoothed([loss for _, loss in points])
-    low, high = bounds([loss for _, loss in points], smooth)
-    first, last = finite[0][0], finite[-1][0]
-
-    def x(step: float) -> float:
-        return round((step - first) / (last - first) * 100, 2)
-
-    def y(loss: float) -> float:
-        return round(min(100, max(0, (high - loss) / (high - low) * 100)), 2)
-
-    def line(values: Sequence[float]) -> str:
-        return " ".join(f"{x(step)},{y(value)}" for (step, _), value in zip(points, values, strict=True))
-
-    ticks = [Tick(x(mark.step), mark.label, mark.chosen) for mark in marks if first <= mark.step <= last]
-    return Chart(
-        raw=line([loss for _, loss in points]),
-        smooth=line(smooth),
-        x=spaced(ticks),
-        y=[Tick(y(value), f"{value:.3g}") for value in (low + (high - low) * part for part in (0, 0.5, 1))],
-        first=smooth[0],
-        last=smooth[-1],
+    told, chosen = report.scores, report.verdict.get("pick")
+    columns = [{**c, "at": {(cell["prompt"], cell["seed"]): cell for cell in c["cells"]}} for c in told["columns"]]
+    judged = [c for c in columns if is_judged(c, told)]
+    across, down = axes(told, chosen)
+    return pages.render(
+        "scoring/report.html",
+        scripts=("pages.js", "scoring/report.js"),
+        r=report,
+        v=report.verdict,
+        columns=columns,
+        chosen=next((c for c in judged if c["save"] == chosen), None),
+        across=across,
+        down=down,
+        data=for_script(report, columns),
+        groups=GROUPS,
+        curves=score_curves(judged, chosen, levels(judged, told, report.verdict)),
+        loss=loss_curve(report.losses, marks(judged, chosen, len(report.losses))),
     )
 
 
-def spaced(ticks: Sequence[Tick]) -> list[Tick]:
-    """Show the chosen label, then from the end as many as have room."""
-    taken: list[float] = []
-    for tick in sorted(ticks, key=lambda t: (not t.chosen, -t.at)):
-        if all(abs(tick.at - at) >= LABEL for at in taken):
-            taken.append(tick.at)
-    return [replace(tick, shown=tick.at in taken) for tick in ticks]
+def is_judged(column: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
+    """The verdict reads this column: a save at the judged strength, on the base of the training."""
+    first = told["columns"][0].get("base")
+    return bool(column["save"]) and column["strength"] == told["strength"] and column.get("base") == first
 
 
-def thinned(points: list[tuple[int, float]]) -> list[tuple[float, float]]:
-    """At most POINTS points: means of equally many neighbours."""
-    size = math.ceil(len(points) / POINTS)
-    groups = [points[i : i + size] for i in range(0, len(points), size)] if points else []
-    return [(sum(s for s, _ in g) / len(g), sum(v for _, v in g) / len(g)) for g in groups]
+def axes(told: Mapping[str, Any], chosen: str | None) -> tuple[list[Axis], list[Axis]]:
+    """What the columns differ in, and what the rows do; the saves and the prompts are always among them."""
+    saves = [c for c in told["columns"] if c["save"]]
+    named = {"save": "label", "strength": "strength", "base": "base"}
+    pick = next((c["label"] for c in saves if c["save"] == chosen), saves[-1]["label"] if saves else "")
+    held = {"save": pick, "strength": told["strength"], "base": told["columns"][0].get("base")}
+    across = [Axis(k, ACROSS[k], values(c.get(named[k]) for c in saves), text(held[k])) for k in ACROSS]
+    asked = [(str(i), prompt["text"]) for i, prompt in enumerate(told["prompts"])]
+    seeds = values(told["seeds"])
+    down = [Axis("prompt", DOWN["prompt"], asked, "0"), Axis("seed", DOWN["seed"], seeds, seeds[0][0] if seeds else "")]
+    return tuple([a for i, a in enumerate(found) if i == 0 or len(a.values) > 1] for found in (across, down))  # type: ignore[return-value]
 
 
-def smoothed(values: Sequence[float]) -> list[float]:
-    """Exponential mean without the pull of its first value."""
-    total = weight = 0.0
-    found = []
-    for value in values:
-        total, weight = SMOOTH * total + value, SMOOTH * weight + 1
-        found.append(total / weight)
-    return found
+def values(found: Iterable[object]) -> list[tuple[str, str]]:
+    return [(text(value), text(value)) for value in dict.fromkeys(found)]
 
 
-def bounds(values: Sequence[float], smooth: Sequence[float]) -> tuple[float, float]:
-    """A range that holds the whole smooth curve, and that a few outliers of the raw one do not flatten."""
-    ordered = sorted(values)
-    low = min(ordered[len(ordered) // 50], *smooth)
-    high = max(ordered[-1 - len(ordered) // 50], *smooth)
-    room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
-    return max(0.0, low - room) if low >= 0 else low - room, high + room
+def text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def for_script(report: Report, columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the script knows of columns and cells; it puts all of it on the page as text."""
+    known = {shown.name: i for i, shown in enumerate(report.pictures)}
+    cells = {}
+    for i, column in enumerate(columns):
+        for cell in column["cells"]:
+            near = cell.get("nearest")
+            cells[f"{i}.{cell['prompt']}.{cell['seed']}"] = {
+                "title": title(column),
+                "facts": about(report.scores, column, cell),
+                "near": known.get(near),
+                "said": nearness(cell) if near else "",
+                "file": "" if report.shared else cell.get("file") or "",
+                "command": cell.get("command") or "",
+            }
+    kinds = [
+        {"save": c["label"] if c["save"] else None, "strength": text(c["strength"]), "base": text(c.get("base"))}
+        for c in columns
+    ]
+    return {"columns": kinds, "cells": cells}
+
+
+def title(column: Mapping[str, Any]) -> str:
+    if not column["save"]:
+        return "without the LoRA"
+    return str(column["label"]) + (f" at strength {column['strength']:g}" if column["strength"] != 1 else "")
+
+
+def about(told: Mapping[str, Any], column: Mapping[str, Any], cell: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A cell's metadata and scores, in words."""
+    found = [("prompt", told["prompts"][cell["prompt"]]["text"]), ("seed", str(cell["seed"]))]
+    if column["save"]:
+        found += [("save", column["save"]), ("strength", f"{column['strength']:g}")]
+    found += [("base", column["base"])] if column.get("base") else []
+    scores = {"likeness": "likeness", "fit": "prompt fit", "artefacts": "artefacts"}
+    return found + [(scores[key], number(cell[key])) for key in scores if cell.get(key) is not None]
+
+
+def nearness(cell: Mapping[str, Any]) -> str:
+    """The nearest training picture, in words."""
+    said = str(cell["nearest"]) + (", mirrored" if cell.get("mirrored") else "")
+    said += f": {number(cell.get('nearest_clip'), 2)} alike to CLIP, {number(cell.get('nearest_pixels'), 2)} in pixels"
+    return said + (". Too near: counted as a copy" if cell.get("copy") else "")
+
+
+def levels(
+    saves: Sequence[Mapping[str, Any]], told: Mapping[str, Any], verdict: Mapping[str, Any]
+) -> dict[str, dict[str, list[float | None]]]:
+    """Per score the lines of its chart, at each save: the baseline over the same cells, and the limit of its gate."""
+    known, gates = told["set"], verdict.get("thresholds", {})
+    lines: dict[str, dict[str, list[float | None]]] = {
+        "likeness": {"baseline": [s["floor"] for s in saves], "training pictures": [known["ceiling"]] * len(saves)}
+    }
+    against: dict[str, list[list[float | None]]] = {
+        "fit": [[s["fit_floor"]] for s in saves],
+        "diversity": [[s["diversity_floor"], known["diversity"]] for s in saves],
+        "copies": [[1.0]] * len(saves),
+        "artefacts": [[1.0]] * len(saves),
+    }
+    for key in against.keys() & gates.keys():
+        floors = [[f for f in these if f is not None] for these in against[key]]
+        lines[key] = {"limit": [gates[key] * min(these) if these else None for these in floors]}
+    return lines
+
+
+def marks(saves: Sequence[Mapping[str, Any]], chosen: str | None, steps_run: int) -> list[Mark]:
+    """Where the saves lie on the loss curve."""
+    last = max((c["epoch"] or 0 for c in saves), default=0) or 1
+    steps = [c.get("step") or round(steps_run * (c["epoch"] or 0) / last) for c in saves]
+    return [Mark(step, c["label"], c["save"] == chosen) for step, c in zip(steps, saves, strict=True)]

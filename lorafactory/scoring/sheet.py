@@ -14,45 +14,66 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def column_heads(told: Mapping[str, Any]) -> list[Head]:
-    """Name, strength where there are several, and the scores that matter most."""
-    columns = told["columns"]
+    """Name, strength and base where there are several, and the scores that matter most; of what was drawn."""
+    columns = drawn(told)
     several = len({c["strength"] for c in columns if c["save"]}) > 1
+    bases = len({c["base"] for c in columns}) > 1
     heads = []
     for column in columns:
         kind = f"strength {column['strength']:g}" if several else "with the LoRA"
-        lines = [kind if column["save"] else "without the LoRA"]
+        lines = [kind if column["save"] else "without the LoRA", *([f"on {column['base']}"] if bases else [])]
         lines += [f"{name} {column[name]:.3f}" for name in ("likeness", "fit", "diversity") if column[name] is not None]
         heads.append(Head(column["label"], tuple(lines)))
     return heads
 
 
 def row_heads(told: Mapping[str, Any]) -> list[Head]:
-    """Each prompt's text at its first seed."""
+    """Each prompt's text at its first seed; rows of which nothing was drawn are left out."""
+    rows = sorted({(cell["prompt"], told["seeds"].index(cell["seed"])) for c in drawn(told) for cell in _there(c)})
+    first = dict(reversed(rows))
     return [
-        Head(prompt["text"] if i == 0 else "", (f"seed {seed}",))
-        for prompt in told["prompts"]
-        for i, seed in enumerate(told["seeds"])
+        Head(told["prompts"][prompt]["text"] if first[prompt] == number else "", (f"seed {told['seeds'][number]}",))
+        for prompt, number in rows
     ]
 
 
+def foot(told: Mapping[str, Any]) -> str:
+    """How much was left out of the grid, and what draws it; empty if nothing was."""
+    spent = told["budget"]
+    left = spent["planned"] - spent["drawn"]
+    return f"{left} of {spent['planned']} cells are not drawn: {spent['full_command']}" if left else ""
+
+
+def drawn(told: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The columns of which anything was drawn."""
+    return [column for column in told["columns"] if _there(column)]
+
+
+def _there(column: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [cell for cell in column["cells"] if cell["file"]]
+
+
 def line(column: Mapping[str, Any]) -> str:
-    said = [f"likeness {column['likeness']:.3f} ± {column['likeness_error']:.3f}"]
+    said = []
+    if column["likeness"] is not None:
+        said.append(f"likeness {column['likeness']:.3f} ± {column['likeness_error']:.3f}")
     said += [f"{name} {column[name]:.3f}" for name in ("fit", "diversity") if column[name] is not None]
     said += [f"copies {column['copies']:.0%}"] if column["copies"] else []
+    said += [f"no more of it was drawn: {column['dropped']}"] if column["dropped"] else []
     strength = f" at {column['strength']:g}" if column["save"] and column["strength"] != 1 else ""
-    return f"{column['label'] + strength:<16}{'  '.join(said)}"
+    return f"{column['label'] + strength:<15} {'  '.join(said)}"
 
 
 def as_csv(told: Mapping[str, Any]) -> str:
-    """Every cell as a row. Text that a spreadsheet would take for a formula is quoted."""
+    """Every cell that was drawn as a row. Text that a spreadsheet would take for a formula is quoted."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["save", "epoch", "step", "strength", "prompt", "seed", *PER_CELL])
+    writer.writerow(["save", "epoch", "step", "strength", "base", "prompt", "seed", *PER_CELL])
     for column in told["columns"]:
-        for cell in column["cells"]:
+        for cell in _there(column):
             prompt = told["prompts"][cell["prompt"]]["text"]
-            whose = [column["save"] or "baseline", column["epoch"], column.get("step", 0), column["strength"]]
-            whose += [prompt, cell["seed"]]
+            whose = [column["save"] or "baseline", column["epoch"], column["step"], column["strength"]]
+            whose += [column["base"], prompt, cell["seed"]]
             writer.writerow([_safe(value) for value in [*whose, *(cell[name] for name in PER_CELL)]])
     return out.getvalue()
 

@@ -15,8 +15,18 @@ import numpy as np
 from lorafactory.scoring.likeness import standard_error
 
 Outcome = Literal["undertrained", "overtrained"]
+Cells = Mapping[tuple[int, int], float]
+"""A score by prompt (its index) and seed."""
 MEASURABLE = 0.02
 """With less between floor and ceiling CLIP cannot tell the set from the baseline, and gain says nothing."""
+DROPPED = 2.0
+"""Standard errors below the best at which a save is not drawn any further."""
+ADAPTIVE = 0.1
+"""A learning rate from which on it is only a factor on what the optimizer finds, as in Prodigy."""
+FAR = 0.25
+"""Share of a threshold, or of all pictures, by which four pictures do not miss a gate by chance."""
+STAY = 2
+"""Saves that are drawn to the end in any case."""
 
 
 @dataclass(frozen=True)
@@ -33,38 +43,37 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What scores are measured against."""
+    """What all saves are measured against: the training pictures."""
 
-    floor: float
-    """Likeness of the baseline, without the LoRA."""
     ceiling: float
-    """Likeness of training pictures to each other."""
-    fit: float | None
-    """Prompt fit of the baseline; None where no prompt says more than the trigger."""
-    diversity: float | None
-    """Of the baseline."""
-    set_diversity: float
-    """Of the training pictures. A LoRA of one face cannot be more diverse than its pictures."""
-
-    def gain(self, likeness: float) -> float | None:
-        """Share of the way from floor to ceiling; None if there is no way to speak of."""
-        way = self.ceiling - self.floor
-        return (likeness - self.floor) / way if way >= MEASURABLE else None
+    """Their likeness to each other."""
+    diversity: float
+    """A LoRA of one face cannot be more diverse than its pictures."""
+    fit: float | None = None
+    """To their own captions; a thing like no other of its class fits no words well. None where there are none."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One save's scores."""
+    """One save's scores. A floor is the baseline's score, without the LoRA, over the same cells."""
 
     save: str
     order: int
     """Epoch or step: earlier saves have lower numbers."""
     label: str
     """What people read, such as `epoch 4`."""
-    likeness: tuple[tuple[float, ...], ...]
-    """By prompt, then by seed."""
+    likeness: Cells
+    """Where the trigger was asked for; saves may have different cells."""
+    floor: float
+    """Of likeness."""
+    error: float = 0.0
+    """Standard error of what likeness is above its floor."""
     fit: float | None = None
+    """Prompt fit; None where no prompt says more than the trigger."""
+    fit_floor: float | None = None
     diversity: float | None = None
+    """None where there is one seed only."""
+    diversity_floor: float | None = None
     copies: float = 0.0
     """Share of pictures that copy a training picture."""
     artefacts: float = 0.0
@@ -72,7 +81,12 @@ class Scores:
 
     @property
     def mean(self) -> float:
-        return float(np.mean(self.likeness))
+        return float(np.mean(list(self.likeness.values())))
+
+    def gain(self, yardstick: Yardstick) -> tuple[float, float] | None:
+        """Share of the way from floor to ceiling, and its standard error; None if there is no way to speak of."""
+        way = yardstick.ceiling - self.floor
+        return ((self.mean - self.floor) / way, self.error / way) if way >= MEASURABLE else None
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,8 @@ class Verdict:
     """Save to what it failed, in words."""
     kind: Outcome | None = None
     """What went wrong if no save passes."""
+    next: str | None = None
+    """What to type then."""
 
 
 @dataclass(frozen=True)
@@ -98,35 +114,77 @@ class Failure:
     short: float
 
 
-def decide(table: Sequence[Scores], yardstick: Yardstick, limits: Thresholds | None = None) -> Verdict:
-    """Judge all saves; at least one is needed."""
+def decide(
+    table: Sequence[Scores],
+    yardstick: Yardstick,
+    limits: Thresholds | None = None,
+    *,
+    name: str = "NAME",
+    rate: float | None = None,
+) -> Verdict:
+    """Judge all saves; at least one is needed. `name` and `rate` (the training's) are for the line to type next."""
     limits = limits or Thresholds()
-    saves = sorted(table, key=lambda s: (s.order, s.save))
+    saves = in_order(table)
     failures = {s.save: gates(s, yardstick, limits) for s in saves}
     rejected = {name: "; ".join(f.words for f in found) for name, found in failures.items() if found}
     passing = [s for s in saves if not failures[s.save]]
     if passing:
         return _chosen(saves, passing, rejected, limits)
-    return _none_passes(saves, failures, rejected)
+    undertrained = all(f.gate == "gain" for f in failures[saves[-1].save]) and not _stalled(saves, yardstick, limits)
+    return _none_passes(saves, failures, rejected, undertrained, _next(undertrained, name, rate))
+
+
+def standing(table: Sequence[Scores], yardstick: Yardstick, limits: Thresholds | None = None) -> dict[str, str]:
+    """Between two stages: which saves drop out of the comparison, and why, in words. At least two always stay.
+
+    As there are few pictures yet, a gate stops only a save that misses it by far.
+    """
+    limits = limits or Thresholds()
+    saves = in_order(table)
+    failures = {s.save: [f for f in gates(s, yardstick, limits) if f.short > FAR] for s in saves}
+    out = {s.save: failures[s.save][0].words for s in saves if failures[s.save]}
+    best = _best([s for s in saves if s.save not in out] or saves)
+    behind = {s.save: lead(best, s) for s in saves}
+    for s in saves:
+        gap, error = behind[s.save]
+        if s.save not in out and gap > max(0, DROPPED * error):
+            out[s.save] = f"likeness {gap:.3f} ± {error:.3f} below that of {best.label}"
+    ranked = sorted(saves, key=lambda s: (s.save in out, len(failures[s.save]), behind[s.save][0], saves.index(s)))
+    return {s.save: out[s.save] for s in ranked[STAY:] if s.save in out}
+
+
+def in_order(table: Sequence[Scores]) -> list[Scores]:
+    """The earliest first."""
+    return sorted(table, key=lambda s: (s.order, s.save))
+
+
+def lead(one: Scores, other: Scores) -> tuple[float, float]:
+    """By how much likeness of one save is above another's, and the standard error, over the cells that both have."""
+    shared = sorted(one.likeness.keys() & other.likeness.keys())
+    if not shared:
+        return one.mean - other.mean, float("inf")
+    gaps = np.array([one.likeness[key] - other.likeness[key] for key in shared])
+    return float(gaps.mean()), standard_error(gaps)
+
+
+def _best(saves: Sequence[Scores]) -> Scores:
+    """The save of the best likeness, two at a time over what they share; those with most cells first, then earlier."""
+    order = sorted(saves, key=lambda s: -len(s.likeness))
+    best = order[0]
+    for s in order[1:]:
+        if lead(s, best)[0] > 0:
+            best = s
+    return best
 
 
 def gates(s: Scores, y: Yardstick, limits: Thresholds) -> list[Failure]:
     """What the save fails, in words with its numbers."""
     found = []
-    gain = y.gain(s.mean)
-    if limits.gain and gain is not None and gain < limits.gain:
-        words = f"not learned yet: {gain:.0%} of the way from baseline to set, {limits.gain:.0%} needed"
-        found.append(Failure("gain", words, limits.gain - gain))
-    if s.fit is not None and y.fit is not None and y.fit > 0 and s.fit < (need := limits.fit * y.fit):
-        words = f"ignores prompts: fit {s.fit:.3f}, {need:.3f} needed ({limits.fit:.0%} of the baseline's)"
-        found.append(Failure("fit", words, _short(s.fit, need)))
-    if s.diversity is not None and y.diversity is not None:
-        whose = "baseline's" if y.diversity <= y.set_diversity else "set's"
-        need = limits.diversity * min(y.diversity, y.set_diversity)
-        if s.diversity < need:
-            words = f"seeds look alike: diversity {s.diversity:.3f}, {need:.3f} needed"
-            words += f" ({limits.diversity:.0%} of the {whose})"
-            found.append(Failure("diversity", words, _short(s.diversity, need)))
+    if limits.gain and (told := s.gain(y)) and (sure := told[0] - told[1]) < limits.gain:
+        words = f"not learned yet: {told[0]:.0%} ± {told[1]:.0%} of the way from baseline to set"
+        found.append(Failure("gain", f"{words}, {limits.gain:.0%} needed for sure", limits.gain - sure))
+    found += _below("fit", "ignores prompts", s.fit, limits.fit, (s.fit_floor, y.fit))
+    found += _below("diversity", "seeds look alike", s.diversity, limits.diversity, (s.diversity_floor, y.diversity))
     if s.copies > limits.copies:
         words = f"copies training pictures: {s.copies:.0%} of its pictures, {limits.copies:.0%} allowed"
         found.append(Failure("copies", words, s.copies - limits.copies))
@@ -136,43 +194,80 @@ def gates(s: Scores, y: Yardstick, limits: Thresholds) -> list[Failure]:
     return found
 
 
+def _below(
+    gate: str, fault: str, score: float | None, share: float, known: tuple[float | None, float | None]
+) -> list[Failure]:
+    """A failure if a score is below its share of the baseline's and of the set's, whichever is less."""
+    base, own = known
+    if score is None or base is None:
+        return []
+    least, whose = min((base, "baseline's"), (base if own is None else own, "set's"), key=lambda told: told[0])
+    need = share * least
+    if least <= 0 or score >= need:
+        return []
+    words = f"{fault}: {gate} {score:.3f}, {need:.3f} needed ({share:.0%} of the {whose})"
+    return [Failure(gate, words, _short(score, need))]
+
+
 def _short(value: float, need: float) -> float:
     return (need - value) / max(abs(need), 1e-9)
 
 
 def _chosen(saves: list[Scores], passing: list[Scores], rejected: Mapping[str, str], limits: Thresholds) -> Verdict:
-    best = max(passing, key=lambda s: (s.mean, -saves.index(s)))
-    error = standard_error(np.array(best.likeness))
-    pick = next(s for s in passing if s.mean >= best.mean - limits.errors * error)
+    best = _best(passing)
+    behind = {s.save: lead(best, s) for s in passing}
+    pick = next(s for s in passing if behind[s.save][0] <= limits.errors * behind[s.save][1])
     rest = [s for s in passing if s is not pick]
-    runner_up = max(rest, key=lambda s: (s.mean, -saves.index(s)), default=None)
+    runner_up = min(rest, key=lambda s: (behind[s.save][0], saves.index(s)), default=None)
+    gap, error = behind[pick.save]
     if pick is best:
-        reason = f"{pick.label}: the best likeness of the saves that pass, {pick.mean:.3f} ± {error:.3f}"
+        reason = f"{pick.label}: the best likeness of the saves that pass, {pick.mean:.3f}"
     else:
-        reason = f"{pick.label}: likeness {pick.mean:.3f}, within one standard error of the best"
-        reason += f" ({best.label}, {best.mean:.3f} ± {error:.3f}), and earlier"
+        reason = f"{pick.label}: likeness {best.mean - gap:.3f}, within one standard error of the best"
+        reason += f" ({best.label}, {best.mean:.3f}; {gap:.3f} ± {error:.3f} between them), and earlier"
     if runner_up:
-        reason += f". Runner-up: {runner_up.label}, likeness {runner_up.mean:.3f}"
+        reason += f". Runner-up: {runner_up.label}, likeness {best.mean - behind[runner_up.save][0]:.3f}"
     if rejected:
         reason += ". Rejected: " + ", ".join(s.label for s in saves if s.save in rejected)
-    if pick is saves[-1] and runner_up and pick.mean > runner_up.mean + error:
+    if pick is saves[-1] and runner_up and np.greater(*lead(pick, runner_up)):
         reason += ". Likeness was still rising at the last save: more epochs may help"
     return Verdict(pick.save, True, reason, runner_up.save if runner_up else None, dict(rejected))
 
 
-def _none_passes(saves: list[Scores], failures: Mapping[str, list[Failure]], rejected: Mapping[str, str]) -> Verdict:
+def _stalled(saves: Sequence[Scores], yardstick: Yardstick, limits: Thresholds) -> bool:
+    """Something was learned by the first save and nothing since: steps that are too large, which more do not mend."""
+    gap, error = lead(saves[-1], saves[0])
+    gain = saves[-1].gain(yardstick)
+    return len(saves) > 1 and gap <= error and gain is not None and gain[0] > limits.gain / 2
+
+
+def _none_passes(
+    saves: list[Scores],
+    failures: Mapping[str, list[Failure]],
+    rejected: Mapping[str, str],
+    undertrained: bool,
+    line: str,
+) -> Verdict:
     """Undertrained if the last save only has not learned yet; else training went past what was good, or broke."""
-    undertrained = all(f.gate == "gain" for f in failures[saves[-1].save])
     if undertrained:
-        ranked = sorted(saves, key=lambda s: (len(failures[s.save]), -s.mean, saves.index(s)))
+        ranked = sorted(saves, key=lambda s: (len(failures[s.save]), s.floor - s.mean, saves.index(s)))
     else:
-        worst = {name: (len(found), sum(f.short for f in found)) for name, found in failures.items()}
+        worst = {save: (len(found), sum(f.short for f in found)) for save, found in failures.items()}
         ranked = sorted(saves, key=lambda s: (*worst[s.save], saves.index(s)))
     pick, runner_up = ranked[0], ranked[1] if len(ranked) > 1 else None
     kind: Outcome = "undertrained" if undertrained else "overtrained"
-    less = "train with fewer epochs or a lower learning rate, or save more often"
-    cure = "train for more epochs" if undertrained else less
+    cure = "train for more epochs" if undertrained else "train at a lower learning rate, or save more often"
     reason = f"no save passes, {kind}: {cure}. Best-ranked is {pick.label} ({rejected[pick.save]})"
     if runner_up:
         reason += f". Runner-up: {runner_up.label} ({rejected[runner_up.save]})"
-    return Verdict(pick.save, False, reason, runner_up.save if runner_up else None, dict(rejected), kind)
+    return Verdict(pick.save, False, reason, runner_up.save if runner_up else None, dict(rejected), kind, line)
+
+
+def _next(undertrained: bool, name: str, rate: float | None) -> str:
+    """The line to type after a training of which no save passes."""
+    if undertrained:
+        return f"lora train {name} --more 3 && lora make {name}"
+    # optimizers that find their own rate take 1 for it: less of that would not be less
+    if rate is None or rate >= ADAPTIVE:
+        return f"lora make {name} --set train.save_every_epochs=1"
+    return f"lora make {name} --set train.lr={rate / 2:g}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 import shutil
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from lorafactory.networks import Layer
 from lorafactory.setcheck import SEED, Finding, Verdict
 from lorafactory.setcheck.pictures import Fits
 from lorafactory.step import Work
+from lorafactory.training.card import nvidia_smi
+from lorafactory.training.saves import kept, saved
 from lorafactory.training.settings import TrainSettings
 
 GPU_GB = {"sd15": 8, "sdxl": 10}
@@ -29,6 +30,8 @@ LATENT = 2 * 4 * 4 / 64
 """Bytes of the cached latents per pixel: mean and deviation, four channels, fp32, one cell per 8 x 8 pixels."""
 CELL = 2.0
 """Bytes per pixel of a comparison's picture as PNG."""
+REPEATS = 12
+"""Of a picture as long as `repeats` has not decided, as in seed 003."""
 SPARE = 1.5
 """How much more than the estimate should be free."""
 _ATTENTION = re.compile(
@@ -58,8 +61,7 @@ def base_of(work: Work) -> Path | None:
 
 
 def disk(work: Work, base: Path, fits: Fits, s: TrainSettings, save_dtype: str, cells: int) -> Finding:
-    lora = lora_bytes(base, s, save_dtype)
-    saves = math.ceil(s.epochs / s.save_every_epochs)
+    lora, saves = lora_bytes(base, s, save_dtype), saves_of(work, fits, s)
     latents = sum(LATENT * fit.bucket[0] * fit.bucket[1] for fit in fits.values() if fit) * (2 if s.flip else 1)
     grid = (saves + 1) * cells * CELL * s.resolution**2
     needed = (saves + 1) * lora + latents + grid
@@ -67,6 +69,15 @@ def disk(work: Work, base: Path, fits: Fits, s: TrainSettings, save_dtype: str, 
     value = f"{size(free)} free; {saves} saves of {size(lora)}, latents and comparison make {size(needed)}"
     verdict: Verdict = "problem" if free < needed else "note" if free < SPARE * needed else "ok"
     return Finding("disk", value, f"{size(SPARE * needed)} free", "lorafactory's estimate", verdict)
+
+
+def saves_of(work: Work, fits: Fits, s: TrainSettings) -> int:
+    """How many saves stay, by as many steps as the folders' numbers make; a 1 may be one that is not known yet."""
+    told = {str(p.path): subset.repeats for subset in work.set.subsets for p in subset.pictures}
+    shown = sum(REPEATS if (times := told.get(path, 1)) == 1 else times for path, fit in fits.items() if fit)
+    each = max(1, math.ceil(shown / (s.batch * s.gradient_accumulation)))
+    epochs = min(s.epochs, max(1, s.max_steps // each)) if s.max_steps else s.epochs
+    return len(kept(saved(s, epochs, each), s.keep_last))
 
 
 def lora_bytes(base: Path, s: TrainSettings, save_dtype: str) -> float:
@@ -120,18 +131,8 @@ def known_family(base: Path | None) -> str:
 
 def graphics_cards() -> list[tuple[str, float, float]]:
     """Name, GB in all and GB free of each NVIDIA card, as nvidia-smi tells them; none where it is not installed."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    asked = [tool, "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
-    try:
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = [line.rsplit(",", 2) for line in told.splitlines()]
-    return [
-        (r[0].strip(), float(r[1]) / 1024, float(r[2]) / 1024) for r in rows if len(r) == 3 and r[1].strip().isdigit()
-    ]
+    rows = nvidia_smi("--query-gpu=name,memory.total,memory.free")
+    return [(r[0], float(r[-2]) / 1024, float(r[-1]) / 1024) for r in rows if len(r) > 2 and r[-2].isdigit()]
 
 
 def memory(base: Path, s: TrainSettings) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lorafactory.errors import FailedError, InputError, Problem, SettingsError
 from lorafactory.step import Work
-from lorafactory.steps._saves import Save, find_saves, papers
+from lorafactory.steps._saves import Save, find_saves
 from lorafactory.training import optimizers
+from lorafactory.training.saves import Point
 from lorafactory.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -52,15 +54,22 @@ class Beginning:
     earlier: list[Row]
     """Steps before `start`, of the training that goes on with `--more`."""
 
+    @property
+    def after(self) -> Point:
+        """Where the numbers of its saves go on from."""
+        return Point(self.source.epoch, self.source.step)
+
     def settings(self, s: S) -> S:
         """The settings as they act here: a LoRA's own ranks, the epochs that are left, the optimizer that is meant."""
         from lorafactory.training import adapter
 
-        told: dict[str, Any] = {"optimizer": optimizers.chosen(s.optimizer, self.decided.device)}
+        told: dict[str, Any] = {}
+        if self.source.more:  # however it was typed this time: as it began
+            s = type(s).model_validate(self.keeper.plan["settings"])
+            told = {"epochs": self.source.more, "max_steps": 0}
         if self.start.tensors is not None:
             told |= adapter.sizes_told(self.start.tensors)
-        if self.source.more:
-            told |= {"epochs": self.source.more, "max_steps": 0}
+        told["optimizer"] = optimizers.chosen(s.optimizer, self.decided.device)
         return s.model_copy(update=told)
 
 
@@ -68,58 +77,85 @@ def state_of(work: Work) -> Path:
     return work.place.result / "state"
 
 
+def log_of(work: Work) -> Path:
+    return work.place.result / "log"
+
+
 def identity(key: str, sees: Mapping[str, str]) -> str:
     """What two trainings share if one can go on where the other broke off: settings, base, pictures, captions."""
     return hashlib.sha256(json.dumps([key, dict(sees)], sort_keys=True).encode()).hexdigest()
 
 
-def broke_off(work: Work, same: str) -> dict[str, Any]:
-    """The plan of a training with this identity that has not ended; empty if there is none."""
-    from lorafactory.training import checkpoint
-
-    plan = checkpoint.read_plan(state_of(work))
-    return plan if plan.get("identity") == same else {}
-
-
 def settle(work: Work, s: TrainSettings, same: str, threads: int) -> Beginning:
     """Decide how to begin; what was decided when a training began holds until it has ended."""
-    from lorafactory.training import precision
-    from lorafactory.training.checkpoint import Keeper
-    from lorafactory.training.precision import Decision
+    import torch
 
-    assert work.models.base is not None
-    plan = broke_off(work, same)
-    resumed = bool(plan)
-    if not resumed:
-        source = From(s.from_lora)
-        if s.more:
-            last = last_save(work)
-            told = papers(last.path)
-            source = From(last.path.name, last.epoch, int(told.get("ss_steps") or 0), s.more)
-            shutil.rmtree(state_of(work), ignore_errors=True)  # of a training with other inputs that was given up
-        decided = precision.decide(work.models.base, s, device="cpu" if s.cpu else None)
-        plan = {"identity": same, "threads": threads, "precision": decided.as_dict(), "from": asdict(source)}
-    source, decided = From(**plan["from"]), Decision(**plan["precision"])
-    if decided.device == "cuda" and not _cuda():
+    if plan := known(state_of(work), same):
+        found = begin(work, s, plan, resumed=True)
+    else:
+        found = begin(work, s, anew(work, s, same, threads), resumed=False)
+    if found.decided.device == "cuda" and not torch.cuda.is_available():
         raise FailedError(
             f"{work.place.name} was begun on a card that torch cannot use now; with it, the same line goes on.\n"
             f"    to begin anew on the CPU: delete {state_of(work)}"
         )
+    return found
+
+
+def ended(work: Work, s: TrainSettings, same: str) -> Beginning | None:
+    """How this training began if all of it is there, though the record does not know; more of it is not meant."""
+    if s.more or not work.cut_off or known(state_of(work), same) or not read_losses(work):
+        return None
+    plan = known(log_of(work), same)
+    return begin(work, s, plan, resumed=True) if plan else None
+
+
+def known(folder: Path, same: str) -> dict[str, Any]:
+    """The plan in a folder, if it is that of a training with this identity; else empty."""
+    from lorafactory.training import checkpoint
+
+    plan = checkpoint.read_plan(folder)
+    return plan if same in plan.get("identities", ()) else {}
+
+
+def anew(work: Work, s: TrainSettings, same: str, threads: int) -> dict[str, Any]:
+    """Decide all that state/plan.json holds."""
+    from lorafactory.training import checkpoint, memory, precision
+
+    base, source, goes_on_from = work.models.base, From(s.from_lora), []
+    assert base is not None
+    if s.more:
+        last = last_save(work)
+        source = From(last.path.name, last.epoch, last.step, s.more)
+        goes_on_from = checkpoint.read_plan(log_of(work)).get("identities", [])
+        shutil.rmtree(state_of(work), ignore_errors=True)  # of a training with other inputs that was given up
+    decided = precision.decide(base, s, device="cpu" if s.cpu else None)
+    # many threads get in each other's way where there is little to do
+    if decided.device == "cpu" and "OMP_NUM_THREADS" not in os.environ and memory.parameters(base) < memory.REAL:
+        threads = 1
+    return {
+        "identities": [same, *goes_on_from],
+        "settings": s.model_dump(mode="json"),
+        "threads": threads,
+        "precision": asdict(decided),
+        "from": asdict(source),
+    }
+
+
+def begin(work: Work, s: TrainSettings, plan: dict[str, Any], *, resumed: bool) -> Beginning:
+    from lorafactory.training.checkpoint import Keeper
+    from lorafactory.training.precision import Decision
+
+    source = From(**plan["from"])
     return Beginning(
         keeper=Keeper(state_of(work), minutes=s.checkpoint_minutes, steps=s.checkpoint_steps, plan=plan),
-        decided=decided,
+        decided=Decision(**plan["precision"]),
         threads=int(plan["threads"]),
         resumed=resumed,
         source=source,
         start=_start(work, source),
         earlier=[row for row in read_losses(work) if row[0] <= source.step] if source.more else [],
     )
-
-
-def _cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _start(work: Work, source: From) -> Start:
@@ -142,7 +178,7 @@ def last_save(work: Work) -> Save:
 
 def read_losses(work: Work) -> list[Row]:
     """The steps that log/loss.csv tells of."""
-    path = work.place.result / "log" / "loss.csv"
+    path = log_of(work) / "loss.csv"
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lorafactory import images
+from lorafactory import heartbeat, images
+from lorafactory.errors import InputError
 from lorafactory.files import whole, write_whole
 from lorafactory.scoring.prompts import prompts_for
 from lorafactory.step import Work
 from lorafactory.training import prompts
+from lorafactory.training.lora_header import tensor_hash
 from lorafactory.training.plan import Plan
 from lorafactory.training.prompts import Prompt
 from lorafactory.training.saves import kept
@@ -71,7 +74,9 @@ class Diary:
             self.losses.pop()  # the training went back to an earlier state
         self.losses.append((step, loss, lr))
         self.work.note.metric(step, "loss", loss)
-        told = f"train, loss {smooth(self.losses):.4f}"
+        heartbeat.beat("train", step, self.last)
+        recent = [loss for _, loss, _ in self.losses[-50:]]
+        told = f"train, loss {sum(recent) / len(recent):.4f}"
         self.progress.update(self.task, completed=step, description=told, memory=memory(self.base))
         if self.board:
             self.board.add_scalar("loss", loss, step)
@@ -134,13 +139,11 @@ def asked(work: Work, file: str, side: int) -> prompts.Prompts:
         made = prompts_for((), header.kind, header.class_, work.trigger)
         square = (side // 8 * 8, side // 8 * 8)
         return prompts.Prompts(tuple(Prompt(p.text, size=square) for p in made))
-    return prompts.read(find(work, file), side=side, words={"trigger": work.trigger, "class": header.class_})
-
-
-def find(work: Work, file: str) -> Path:
-    """A prompt file as it was given: beside lora.toml, or from where one stands."""
     path = Path(file).expanduser()
-    return inside if (inside := work.place.root / path).is_file() else path
+    path = (
+        inside if (inside := work.place.root / path).is_file() else path
+    )  # beside lora.toml, or from where one stands
+    return prompts.read(path, side=side, words={"trigger": work.trigger, "class": header.class_})
 
 
 # ---------------------------------------------------------------- files
@@ -156,13 +159,15 @@ def prune(work: Work, newest: Path, keep_last: int) -> list[Path]:
     memory = work.place.result / "state" / OWN
     own: dict[str, str] = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
     own[newest.name] = images.sha256(newest)
-    picked = images.sha256(work.place.chosen) if work.place.chosen.is_file() else ""
+    picked = ""
+    with suppress(InputError, OSError):  # there is none, or it is no LoRA
+        picked = tensor_hash(work.place.chosen)
     gone = []
     for name in set(own) - set(kept(list(own), keep_last)):
         path = work.place.result / name
-        if own[name] == picked:
-            continue
         if path.is_file() and images.sha256(path) == own[name]:
+            if tensor_hash(path) == picked:
+                continue
             path.unlink()
             gone.append(path)
         del own[name]
@@ -185,13 +190,9 @@ class Rate(ProgressColumn):
     """Steps per second, or seconds per step where that is the larger number."""
 
     def render(self, task: Task) -> Text:
-        return Text(rate(task.finished_speed or task.speed or 0.0))
-
-
-def rate(speed: float) -> str:
-    if not speed:
-        return ""
-    return f"{speed:.1f} steps/s" if speed >= 1 else f"{1 / speed:.1f} s/step"
+        speed = task.finished_speed or task.speed
+        told = "" if not speed else f"{speed:.1f} steps/s" if speed >= 1 else f"{1 / speed:.1f} s/step"
+        return Text(told)
 
 
 def bar() -> Progress:
@@ -200,11 +201,6 @@ def bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), Rate())
     more = (TextColumn("{task.fields[memory]}"), TimeRemainingColumn())
     return Progress(*columns, *more, console=console, transient=True, disable=not console.is_terminal)
-
-
-def smooth(losses: list[tuple[int, float, float]]) -> float:
-    recent = [loss for _, loss, _ in losses[-50:]]
-    return sum(recent) / len(recent)
 
 
 def memory(base: Base) -> str:

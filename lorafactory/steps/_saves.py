@@ -1,9 +1,10 @@
-"""The saves of the current training, as their files tell it."""
+"""The saves of a training, as their files tell it."""
 
 from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lorafactory.step import Work
 
 @dataclass(frozen=True)
 class Save:
-    """A LoRA file of the current training."""
+    """A LoRA file of a training."""
 
     path: Path
     epoch: int
@@ -27,8 +28,13 @@ class Save:
 
 def find_saves(work: Work) -> list[Save]:
     """The saves of the current training, the earliest first."""
-    paths = [p for p in work.place.result.glob("*.safetensors") if not p.name.startswith(".")]
-    found = [_told(path) for path in paths]
+    return saves_in(work.place.result)
+
+
+def saves_in(folder: Path) -> list[Save]:
+    """The saves of the training in a folder, the earliest first."""
+    paths = [p for p in folder.glob("*.safetensors") if not p.name.startswith(".")]
+    found = [told(path) for path in paths]
     found.sort(key=lambda save: (save.epoch, save.step, images.natural(save.path.name)))
     labels = [save.label for save in found]
     return [
@@ -37,15 +43,20 @@ def find_saves(work: Work) -> list[Save]:
     ]
 
 
-def _told(path: Path) -> Save:
+def told(path: Path) -> Save:
     """A save as its metadata and its name tell it: NAME-000004, or kohya's NAME-step00001500."""
-    told = papers(path)
+    says = papers(path)
     ending = re.search(r"(-step)?(\d+)$", path.stem)
     number = int(ending[2]) if ending else 0
     within = bool(ending and ending[1])
-    epoch = int(told.get("ss_epoch") or (0 if within else number))
-    step = int(told.get("ss_steps") or (number if within else 0))
+    epoch = _number(says.get("ss_epoch")) or (0 if within else number)
+    step = _number(says.get("ss_steps")) or (number if within else 0)
     return Save(path, epoch, step, f"step {step}" if within else f"epoch {epoch}")
+
+
+def _number(said: str | None) -> int:
+    """What the metadata say; other tools also write `None`."""
+    return int(said) if said and said.isdecimal() else 0
 
 
 def papers(path: Path) -> dict[str, str]:
@@ -54,3 +65,16 @@ def papers(path: Path) -> dict[str, str]:
         return dict(families.header(path).get("__metadata__", {}))
     except (ValueError, struct.error, OSError) as error:
         raise InputError(f"{path}: not a whole .safetensors file ({error}); move it away or train again") from error
+
+
+def trained_for(paths: Iterable[Path]) -> float | None:
+    """Seconds that the trainings of these files took, each counted once; None where no file tells."""
+    spans: dict[float, float] = {}
+    for path in paths:
+        says = papers(path)
+        try:
+            started, ended = (float(says[f"ss_training_{what}_at"]) for what in ("started", "finished"))
+        except (KeyError, ValueError):
+            continue
+        spans[started] = max(spans.get(started, 0.0), ended - started)
+    return sum(spans.values()) or None

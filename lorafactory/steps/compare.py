@@ -3,8 +3,11 @@
 \b
 For example:
   lora compare anna
-  lora compare anna --strengths 0.7 --strengths 1.0
+  lora compare anna --full             draw all, however long it takes
+  lora compare anna --on otherModel    the best save on another checkpoint too
   lora compare anna --prompts "{trigger}" --prompts "{trigger}, a woman on a horse" --seeds 1 --seeds 2
+  lora compare a.safetensors b.safetensors --base pony --prompts "a dog on a beach" --axis rank
+  lora compare anna --axis blocks      the newest save with groups of its blocks left out
 """
 
 from __future__ import annotations
@@ -12,48 +15,69 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
+import time
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from PIL import Image
 from pydantic import Field
+from rich.console import Console
 
 from lorafactory import families, images
-from lorafactory.errors import BaseError, InputError, Problem, SettingsError
-from lorafactory.files import write_whole
+from lorafactory.errors import BaseError, InputError, LoraError, Problem, SettingsError
 from lorafactory.scoring import sheet
-from lorafactory.scoring.prompts import Prompt, prompts_for
+from lorafactory.scoring.prompts import Prompt, asked_of_all, prompts_for, without
 from lorafactory.step import Result, StepSettings, Work
-from lorafactory.steps._saves import Save, find_saves, papers
-from lorafactory.workspace import base_identity
+from lorafactory.steps import _axis, _saves, _stages
+from lorafactory.steps._cells import Board, Cell, Checkpoint, Column, How
+from lorafactory.steps._drawing import Drawing
+from lorafactory.steps._saves import Save
+from lorafactory.steps._studio import Studio
+from lorafactory.steps._telling import GRID, SCORES, SHEET, Judge, Row, budget, carried, publish
+from lorafactory.workspace import base_identity, model_set
 
-VERSION = 1
+if TYPE_CHECKING:
+    from lorafactory.scoring.eyes import Eyes
+    from lorafactory.scoring.table import TrainingSet
+
+VERSION = 2
 MODELS = ("base", "clip")
 HEADER = ("trigger", "kind", "class")
-DRAWING = 1
-"""Raised when the sampler draws another picture from the same numbers: no cached cell is used then."""
-GRID, SCORES, SHEET = "grid.png", "scores.json", "scores.csv"
 
 
 class Settings(StepSettings):
     prompts: tuple[str, ...] = ()
     """What is drawn; `{trigger}` stands for the trigger, and `{class}` for the class word. Take some
-    unlike the captions, and one without the trigger, which shows whether the LoRA leaks. None: four made from kind
-    and class."""
+    unlike the captions, and one without the trigger, which shows whether the LoRA leaks. None: made from kind, class
+    and a caption."""
     seeds: tuple[int, ...] = (1, 2, 3, 4)
     """Noise of the pictures of each prompt, the same for every save. Diversity needs at least two; more cost time in
     proportion and make the verdict surer."""
-    strengths: tuple[float, ...] = (1.0,)
-    """How strongly each save is applied, usually 0.6 to 1.2; each adds a column per save. The verdict reads the one
-    nearest to 1."""
+    strengths: tuple[float, ...] = (0.6, 0.8, 1.0)
+    """How strongly saves are applied, usually 0.6 to 1.2. The verdict reads the one nearest to 1; the others are drawn
+    of the best save only, or of all with `full`."""
+    budget: float = Field(0.25, ge=0, le=100)
+    """Time that a comparison may take, as a share of the training's, 0 to 100. What does not fit is left out, at first
+    of saves that fall behind; one seed of two prompts is always drawn of every save."""
+    full: bool = False
+    """Draw every prompt and seed of every save at every strength, however long it takes."""
     steps: int = Field(20, ge=1, le=200)
     """Sampling steps of a picture, 1 to 200; 20 is enough for a comparison."""
     cfg: float = Field(7.0, ge=1, le=30)
     """Guidance, 1 (none) to 30: how strictly the prompt is followed. 7 suits SD 1.5, 5 SDXL."""
     resolution: int = Field(0, ge=0, le=2048)
     """Width and height of a picture in pixels, rounded down to a multiple of 8; 0 takes the training's."""
+    on: tuple[str, ...] = ()
+    """Other checkpoints of the base's family that the best save is drawn on too, beside their own baseline."""
+    loras: tuple[str, ...] = Field((), json_schema_extra={"once": True})
+    """LoRA files from anywhere that are compared instead of the saves."""
+    axis: str = Field("", json_schema_extra={"once": True})
+    """Lay LoRAs side by side by a setting they were trained with, such as `rank` or `lr`: the last save of each
+    training, or `loras`. `blocks`: one LoRA with groups of its blocks left out in turn."""
+    to: str = Field("", json_schema_extra={"once": True})
+    """Folder for pictures and scores. None: txt2img-images/, and for `axis` or `loras` a folder in there."""
     thumb: int = Field(192, ge=64, le=1024)
     """Width of a cell in the grid, in pixels, 64 to 1024; smaller pictures are enlarged. The cells keep their size."""
     batch: int = Field(4, ge=1, le=64, json_schema_extra={"neutral": True})
@@ -61,51 +85,51 @@ class Settings(StepSettings):
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the base while drawing; `auto` is fp16 on a GPU and fp32 without one."""
 
+    @property
+    def aside(self) -> bool:
+        """It is not about which of this training's saves is best."""
+        return bool(self.loras or self.axis)
 
-@dataclass(frozen=True)
-class Column:
-    """A save at a strength, or the baseline (no save, strength 0)."""
-
-    save: Save | None
-    strength: float
-    tensors: str
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """What a picture is drawn with, beside the settings."""
-
-    side: int
-    """Width and height in pixels."""
-    clip_skip: int
+    @property
+    def judged(self) -> float:
+        """The strength that the verdict reads."""
+        return min(self.strengths, key=lambda x: (abs(x - 1), x))
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One picture to be drawn, and where it is kept."""
-
-    column: Column
-    prompt: str
-    seed: int
-    path: Path
+# ---------------------------------------------------------------- what is asked
 
 
 def check(work: Work, s: Settings) -> list[Problem]:
     wrong = []
-    if not work.trigger:
+    if not work.trigger and (not s.loras or any("{trigger}" in p for p in s.prompts)):
         wrong.append(("compare: there is no trigger to draw with", "--trigger WORD, or trigger in lora.toml"))
-    if s.prompts and not any("{trigger}" in p for p in s.prompts):
+    if s.prompts and not s.loras and not any("{trigger}" in p for p in s.prompts):
         wrong.append(("compare.prompts: none holds {trigger}", 'write it as in "{trigger}, a woman on a horse"'))
+    if s.loras and not s.prompts and not work.trigger:
+        wrong.append(("compare: nothing is said of what to draw", '--prompts "a dog on a beach"'))
     if not distinct(s.seeds) or any(not 0 <= seed < 2**63 for seed in s.seeds):
         wrong.append((f"compare.seeds = {list(s.seeds)}: not different whole numbers from 0 up", "seeds = [1, 2, 3]"))
     if not distinct(s.strengths) or any(not 0 < x <= 2 for x in s.strengths):
         wrong.append((f"compare.strengths = {list(s.strengths)}: not different numbers up to 2", "strengths = [1.0]"))
+    wrong += [(f"compare.loras: there is no file {p}", "give .safetensors files") for p in s.loras if not file(p)]
+    for key in ("loras", "axis", "to"):
+        if getattr(s, key) and work.recipe.origins.get(f"compare.{key}") != "command line":
+            wrong.append((f"compare.{key} would hide the saves from `pick`; it is for the command line", "take it out"))
     problems = [Problem(message, fix, error=SettingsError) for message, fix in wrong]
     if lacking := blind(work):
         problems.append(Problem(lacking, "or train only: --to train"))
     if len(s.seeds) == 1:
         problems.append(Problem("compare.seeds: one seed shows no diversity, so that gate is off", fatal=False))
-    return problems
+    return [*problems, *other_bases(work, s)]
+
+
+def file(path: str) -> bool:
+    return Path(path).suffix == ".safetensors" and Path(path).is_file()
+
+
+def distinct(values: Sequence[float]) -> bool:
+    """There are some, and none twice."""
+    return 0 < len(values) == len(set(values))
 
 
 def blind(work: Work) -> str | None:
@@ -118,204 +142,203 @@ def blind(work: Work) -> str | None:
         return None
 
 
-def distinct(values: Sequence[float]) -> bool:
-    """There are some, and none twice."""
-    return 0 < len(values) == len(set(values))
+def other_bases(work: Work, s: Settings) -> list[Problem]:
+    """What is wrong with the bases of `on`, and that LoRAs from anywhere have none."""
+    problems = []
+    try:
+        own = families.detect(work.models.base) if (s.on or s.loras) and work.models.base else None
+        for name in s.on:
+            path = model_set(work.workspace, name).base
+            if path and (other := families.detect(path)) != own:
+                text = f"compare.on: {name} is of the family {other}, and the LoRA of {own}"
+                problems.append(Problem(text, "take another checkpoint", error=SettingsError))
+    except LoraError as error:
+        problems.append(Problem(str(error), error=type(error)))
+    return problems
+
+
+def folder_of(work: Work, s: Settings) -> Path:
+    """Where grid and scores go."""
+    if s.to:
+        return Path(s.to).expanduser()
+    return work.place.comparison / (f"by-{s.axis or 'file'}" if s.aside else ".")
+
+
+def adds(last: dict[str, Any]) -> bool:
+    """What is compared beside the saves leaves their comparison as it was."""
+    return any(last.get(key) for key in ("loras", "axis", "to"))
 
 
 def sees(work: Work, s: Settings) -> dict[str, str]:
-    saves = {save.path.name: images.sha256(save.path) for save in find_saves(work)}
-    return saves | {path.name: images.sha256(path) for path in training_pictures(work)}
+    found = {save.path.name: images.sha256(save.path) for save in lineup(work, s)}
+    found |= work.set.hashes()
+    found |= {f"on {name}": checkpoint(work, name).identity for name in s.on}
+    said = json.dumps(sorted(work.set.captions().items()))
+    return found | {"captions": hashlib.sha256(said.encode()).hexdigest()}
 
 
 def outputs(work: Work, s: Settings) -> list[Path]:
-    return [work.place.comparison / name for name in (GRID, SCORES, SHEET)]
-
-
-def run(work: Work, s: Settings) -> Result:
-    saves = find_saves(work)
-    if not saves:
-        raise InputError(f"no save to compare in {work.place.result}: first `lora train {work.place.name}`")
-    if not work.set.pictures:
-        raise InputError(f"no pictures in {work.place.images} to compare the saves with")
-    header = work.recipe.header
-    prompts = prompts_for(s.prompts, header.kind, header.class_, work.trigger)
-    columns = columns_of(saves, s)
-    canvas = canvas_of(saves, work, s)
-    cells = cells_of(work, s, columns, prompts, canvas)
-    if not work.apply:
-        return Result(f"compare: {sum(map(len, cells))} cells, to be drawn into {work.place.comparison} with --apply")
-    drawn, kept = draw(work, s, cells, canvas)
-    pictures = [[images.load(cell.path) for cell in column] for column in cells]
-    told = score(work, s, pictures, prompts)
-    told |= {"seeds": list(s.seeds), "steps": s.steps, "cfg": s.cfg, "resolution": canvas.side, "trigger": work.trigger}
-    for column, row, own in zip(columns, told["columns"], cells, strict=True):
-        row.update(described(column))
-        for i, (cell, scores) in enumerate(zip(own, row["cells"], strict=True)):
-            place = cell.path.relative_to(work.place.comparison).as_posix()
-            scores.update({"prompt": i // len(s.seeds), "seed": cell.seed, "file": place})
-    publish(work, s, told, pictures)
-    for row in told["columns"]:
-        if row["save"] and row["strength"] == judged(s.strengths):
-            for name in ("likeness", "fit", "diversity", "copies", "artefacts"):
-                if row[name] is not None:
-                    work.note.metric(row["step"] or row["epoch"], name, row[name])
-    summary = f"compare: {len(saves)} saves x {len(prompts)} prompts x {len(s.seeds)} seeds, {drawn} drawn, {kept} kept"
-    data = {"drawn": drawn, "kept": kept, "saves": len(saves), "grid": str(work.place.comparison / GRID)}
-    return Result(summary, data, tuple(map(sheet.line, told["columns"])))
+    return [folder_of(work, s) / name for name in (GRID, SCORES, SHEET)]
 
 
 # ---------------------------------------------------------------- what to draw
 
 
-def training_pictures(work: Work) -> list[Path]:
-    return [p.path for subset in work.set.subsets if not subset.reg for p in subset.pictures]
+def lineup(work: Work, s: Settings) -> list[Save]:
+    """The LoRAs that are compared, in the order of their columns."""
+    if s.loras:
+        found = [replace(save, label=save.path.stem) for save in map(_saves.told, map(Path, s.loras))]
+    elif s.axis not in ("", _axis.BLOCKS):
+        trainings = [*sorted(work.place.earlier_results.glob("*/")), work.place.result]
+        found = [saves[-1] for folder in trainings if (saves := _saves.saves_in(folder))]
+    else:
+        found = _saves.find_saves(work)
+    if s.axis == _axis.BLOCKS:
+        return found[-1:]
+    return _axis.by_setting(found, s.axis) if s.axis and found else found
 
 
-def columns_of(saves: Sequence[Save], s: Settings) -> list[Column]:
-    from lorafactory.training.lora_file import tensor_hash
+def checkpoint(work: Work, name: str | None = None) -> Checkpoint:
+    """The base, or another one."""
+    models = model_set(work.workspace, name) if name else work.models
+    return Checkpoint(models, base_identity(work.workspace, models))
+
+
+def columns_of(saves: Sequence[Save], s: Settings, base: Checkpoint) -> list[Column]:
+    """The baseline, and every save at every strength."""
+    from lorafactory.training.lora_header import tensor_hash
 
     known = [(save, tensor_hash(save.path)) for save in saves]
-    return [Column(None, 0.0, ""), *(Column(save, x, tensors) for save, tensors in known for x in s.strengths)]
+    if s.axis == _axis.BLOCKS:
+        save, tensors = known[0]
+        return [Column(base), *(Column(base, save, s.judged, tensors, off) for off in ("", *_axis.groups(save)))]
+    strengths = (s.judged,) if s.axis else s.strengths
+    return [Column(base), *(Column(base, save, x, tensors) for save, tensors in known for x in strengths)]
 
 
-def canvas_of(saves: Sequence[Save], work: Work, s: Settings) -> Canvas:
-    """The training's resolution and clip skip, as the newest save says them."""
-    told = papers(saves[-1].path)
+def board_of(work: Work, s: Settings, saves: Sequence[Save]) -> Board:
+    """The prompts, and how it is drawn: at the training's resolution and clip skip, as the newest save says them."""
+    told = _saves.papers(saves[-1].path)
     resolution, skip = (re.search(r"\d+", told.get(key, "")) for key in ("ss_resolution", "ss_clip_skip"))
     trained = resolution[0] if resolution else work.recipe.table("train").get("resolution", 512)
-    return Canvas(max(8, (s.resolution or int(trained)) // 8 * 8), int(skip[0]) if skip else 1)
+    side = max(8, (s.resolution or int(trained)) // 8 * 8)
+    how = How(side, int(skip[0]) if skip else 1, s.steps, s.cfg, s.dtype)
+    cells = folder_of(work, s) if s.to else work.place.comparison
+    return Board(cells / "cells", prompts_of(work, s), s.seeds, how)
 
 
-def cells_of(
-    work: Work, s: Settings, columns: Sequence[Column], prompts: Sequence[Prompt], canvas: Canvas
-) -> list[list[Cell]]:
-    """Per column, prompt by prompt, seed by seed."""
-    base = base_identity(work.workspace, work.models)
-    folder = work.place.comparison / "cells"
-
-    def cell(column: Column, prompt: str, seed: int) -> Cell:
-        told = [DRAWING, column.tensors, column.strength, base, prompt, seed, s.steps, s.cfg, *astuple(canvas), s.dtype]
-        key = hashlib.sha256(json.dumps(told, separators=(",", ":")).encode()).hexdigest()
-        return Cell(column, prompt, seed, folder / f"{key[:32]}.png")
-
-    return [[cell(c, p.text, seed) for p in prompts for seed in s.seeds] for c in columns]
+def prompts_of(work: Work, s: Settings) -> list[Prompt]:
+    if s.loras and s.prompts and not any("{trigger}" in text for text in s.prompts):
+        return asked_of_all(s.prompts)
+    header, captions = work.recipe.header, list(work.set.captions().values())
+    return prompts_for(s.prompts, header.kind, header.class_, work.trigger, captions)
 
 
-def judged(strengths: Sequence[float]) -> float:
-    """The strength that the verdict reads."""
-    return min(strengths, key=lambda x: (abs(x - 1), x))
+# ---------------------------------------------------------------- the work
 
 
-# ---------------------------------------------------------------- drawing
-
-
-class Studio:
-    """The base, with at most one LoRA in it."""
-
-    def __init__(self, work: Work, s: Settings) -> None:
-        import torch
-
-        from lorafactory.training.precision import DTYPES
-
-        gpu = torch.cuda.is_available()
-        dtype = s.dtype if s.dtype != "auto" else "fp16" if gpu else "fp32"
-        path = work.models.base
-        assert path is not None
-        self.settings = s
-        device = "cuda" if gpu else "cpu"
-        family = families.get(families.detect(path))
-        self.base = family.load(path, dtype=DTYPES[dtype], device=device, **work.models.told)
-        self.now: Column | None = None
-        self.applied: Any = None
-
-    def draw(self, column: Column, prompts: list[str], seeds: list[int], canvas: Canvas) -> list[Image.Image]:
-        from lorafactory.training import lora_file, sample
-
-        if column != self.now:
-            if self.applied:
-                lora_file.remove(self.applied)
-            self.applied = lora_file.apply(self.base, column.save.path, column.strength) if column.save else None
-            self.now = column
-        s, size = self.settings, (canvas.side, canvas.side)
-        return sample.sample(
-            self.base, prompts, seeds, steps=s.steps, cfg=s.cfg, size=size, clip_skip=canvas.clip_skip, batch=s.batch
-        )
-
-
-def draw(work: Work, s: Settings, cells: Sequence[Sequence[Cell]], canvas: Canvas) -> tuple[int, int]:
-    """Draw every cell whose file is not there; return how many were drawn and how many kept."""
-    everything = {cell.path: cell for column in cells for cell in column}
-    missing = [cell for cell in everything.values() if not cell.path.exists()]
-    if missing:
-        missing[0].path.parent.mkdir(parents=True, exist_ok=True)
-        studio = Studio(work, s)
-        for chunk in work.track(chunks(missing, s.batch), "comparing"):
-            pictures = studio.draw(chunk[0].column, [c.prompt for c in chunk], [c.seed for c in chunk], canvas)
-            for cell, picture in zip(chunk, pictures, strict=True):
-                images.save_png(picture, cell.path)
-    return len(missing), len(everything) - len(missing)
-
-
-def chunks(cells: Sequence[Cell], batch: int) -> list[list[Cell]]:
-    """Runs of at most `batch` cells of one column."""
-    found: list[list[Cell]] = []
-    for cell in cells:
-        if found and len(found[-1]) < batch and found[-1][0].column == cell.column:
-            found[-1].append(cell)
-        else:
-            found.append([cell])
-    return found
-
-
-# ---------------------------------------------------------------- scores and what is written
-
-
-def eyes(work: Work) -> Any:
-    """The CLIP model that judges."""
-    from lorafactory.encoders.clip import Clip
-
-    return Clip.load(work.models.clip)
-
-
-def score(work: Work, s: Settings, pictures: list[list[Image.Image]], prompts: Sequence[Prompt]) -> dict[str, Any]:
-    from lorafactory.scoring import table
-
-    clip = eyes(work)
-    paths = training_pictures(work)
-    known = table.training_set([p.name for p in paths], [images.load(p) for p in paths], clip.encode_images)
-    seen = [clip.encode_images(column) for column in work.track(pictures, "scoring")]
-    words = [p.plain for p in prompts if p.plain]
-    read = dict(zip(words, clip.encode_texts(words), strict=True)) if words else {}
-    facts, columns = table.measure(pictures, seen, read, prompts, known)
-    asked = [{"text": p.text, "trigger": p.trigger, "plain": p.plain} for p in prompts]
-    return {"version": 1, "strength": judged(s.strengths), "set": facts, "prompts": asked, "columns": columns}
-
-
-def described(column: Column) -> dict[str, Any]:
-    save = column.save
-    label = save.label if save else "baseline"
-    return {
-        "save": save.path.name if save else None,
-        "label": label,
-        "epoch": save.epoch if save else 0,
-        "step": save.step if save else 0,
-        "strength": column.strength,
-        "tensors": column.tensors or None,
-        "sha256": images.sha256(save.path) if save else None,
-    }
-
-
-def publish(work: Work, s: Settings, told: dict[str, Any], pictures: list[list[Image.Image]]) -> None:
-    from lorafactory.scoring.grid import grid
-
-    by_row = [list(cells) for cells in zip(*pictures, strict=True)]
-    training = [images.load(path) for path in training_pictures(work)]
-    folder = work.place.comparison
+def run(work: Work, s: Settings) -> Result:
+    began = time.monotonic()
+    saves = lineup(work, s)
+    if not saves:
+        raise InputError(f"no save to compare in {work.place.result}: first `lora train {work.place.name}`")
+    if not s.loras and not work.set.pictures:
+        raise InputError(f"no pictures in {work.place.images} to compare the saves with")
+    columns, board, folder = columns_of(saves, s, checkpoint(work)), board_of(work, s, saves), folder_of(work, s)
+    if not work.apply:
+        cells = len(columns) * len(board.spots)
+        return Result(f"compare: at most {cells} cells, to be drawn into {folder} with --apply")
     folder.mkdir(parents=True, exist_ok=True)
-    heads = sheet.column_heads(told), sheet.row_heads(told)
-    images.save_png(grid(by_row, *heads, training, side=s.thumb), folder / GRID)
-    write_whole(folder / SHEET, sheet.as_csv(told).encode())
-    write_whole(folder / SCORES, (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
-    for name in (GRID, SCORES, SHEET):
-        work.note.made("comparison", folder / name)
+    studio = Studio(board.how, s.batch)
+    plan = planned(work, s, columns, board, studio, began)
+    drawing = Drawing(work, board, studio, plan, {column: [] for column in columns})
+    judge = Judge(work, board, folder, full_command(work, s), s.judged, eyes(work), known_set(work))
+    drawing.draw(judge, [checkpoint(work, name) for name in s.on], full=s.full, aside=s.aside)
+    studio.put_back()
+    _stages.write_plan(folder, plan)
+    told = judge.tell(drawing.there(), plan.dropped)
+    lines = [*carried(told), *([f"grid {folder / GRID}"] if s.aside or s.to else [])]
+    told |= {"seeds": list(s.seeds), "steps": s.steps, "cfg": s.cfg, "resolution": board.how.side}
+    told |= {"trigger": work.trigger, "kind": work.recipe.header.kind, "class": work.recipe.header.class_}
+    told["budget"] = budget(told, plan, share=s.budget, full=s.full, command=judge.command)
+    publish(work, told, judge, drawing.there(), thumb=s.thumb)
+    if studio.drawn and work.workspace.root.exists():
+        _stages.write_pace(work.workspace.cache, pace_key(board, columns[0].base, s), studio.seconds / studio.drawn)
+    return result(told, studio.drawn, len(saves), folder / GRID, lines)
+
+
+def planned(
+    work: Work, s: Settings, columns: Sequence[Column], board: Board, studio: Studio, began: float
+) -> _stages.Plan:
+    """What may be drawn; said before it is, with the time that it will take."""
+    base = columns[0].base
+    first = [spot for each in _stages.stages(board.prompts, board.seeds)[0].rounds for spot in each]
+    cells = board.cells(columns, dict.fromkeys([*first, *board.spots]))
+    missing = len({cell.path for cell in cells if not cell.path.exists()})
+
+    def pace(some: Sequence[Cell]) -> float:
+        known = _stages.read_pace(work.workspace.cache, pace_key(board, base, s))
+        return known or studio.measure(some, work.track)
+
+    plan = _stages.settle(
+        folder_of(work, s),
+        cells,
+        pace,
+        of=(
+            [base.identity, [p.text for p in board.prompts], s.seeds, s.strengths, astuple(board.how)],
+            [[column.tensors for column in columns], s.on, s.budget, s.full],
+        ),
+        training=_saves.trained_for(dict.fromkeys(c.save.path for c in columns if c.save)),
+        share=None if s.full else s.budget,
+        began=began,
+    )
+    if line := _stages.said(plan, missing, s.budget, full_command(work, s)):
+        elsewhere = len(s.on) * 2 * len(_stages.lead(board.prompts)) * len(s.seeds)
+        line += f"; on other bases at most {elsewhere} more" if elsewhere else ""
+        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+    return plan
+
+
+def pace_key(board: Board, base: Checkpoint, s: Settings) -> str:
+    """What the time for a picture depends on."""
+    return json.dumps([base.identity, board.how.side, s.steps, s.cfg > 1, s.dtype, s.batch])
+
+
+def full_command(work: Work, s: Settings) -> str:
+    """The line that draws every cell."""
+    header = work.recipe.header
+    if s.loras and s.to:
+        told = [*s.loras, *(["--base", header.base] if header.base else []), "--to", s.to]
+        told += [word for text in s.prompts for word in ("--prompts", text)]
+    else:
+        told = [
+            work.place.name if work.place.owned else str(work.place.root),
+            *(w for p in s.loras for w in ("--loras", p)),
+        ]
+    told += [word for name in s.on for word in ("--on", name)] + (["--axis", s.axis] if s.axis else [])
+    return shlex.join(["lora", "compare", *told, "--full"])
+
+
+def eyes(work: Work) -> Eyes:
+    """The models that judge."""
+    from lorafactory.scoring.eyes import Eyes
+
+    return Eyes.load(work.models.clip, pocket=work.models.pocket)
+
+
+def known_set(work: Work) -> TrainingSet | None:
+    """The pictures that likeness is measured against."""
+    from lorafactory.scoring.table import TrainingSet
+
+    shown = work.set.pictures
+    captions = [without(picture.caption or "", work.trigger) for picture in shown]
+    return TrainingSet([p.path.name for p in shown], [images.load(p.path) for p in shown], captions) if shown else None
+
+
+def result(told: Row, drawn: int, saves: int, grid: Path, lines: Sequence[str]) -> Result:
+    spent = told["budget"]
+    kept, left = spent["drawn"] - drawn, spent["planned"] - spent["drawn"]
+    summary = f"compare: {saves} saves x {len(told['prompts'])} prompts x {len(told['seeds'])} seeds"
+    summary += f", {drawn} drawn, {kept} kept" + (f", {left} left out: {spent['full_command']}" if left else "")
+    data = {"drawn": drawn, "kept": kept, "left_out": left, "saves": saves, "grid": str(grid)}
+    return Result(summary, data, (*map(sheet.line, sheet.drawn(told)), *lines))

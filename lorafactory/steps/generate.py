@@ -259,9 +259,8 @@ def load(models: ModelSet) -> Base:
 
     assert models.base is not None
     gpu = torch.cuda.is_available()
-    family = families.get(families.detect(models.base))
     dtype = torch.float16 if gpu else torch.float32
-    return family.load(models.base, dtype=dtype, device="cuda" if gpu else "cpu", **models.told)
+    return families.load(models.base, dtype=dtype, device="cuda" if gpu else "cpu", **models.told)
 
 
 def draw_batch(work: Work, s: Settings, base: Base, batch: Sequence[Drawing]) -> None:

@@ -4,43 +4,56 @@
 For example:
   lora pick anna
   lora pick anna --epoch 4
-  lora pick anna --step 1500
+  lora pick anna --epoch 4 --epoch 6   two to try; the first is the choice
+  lora pick anna --step 1500 --rank 16 and a smaller file beside it
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import shutil
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lorafactory import images
 from lorafactory.errors import InputError, Problem, SettingsError
-from lorafactory.files import whole, write_whole
+from lorafactory.files import write_whole
 from lorafactory.step import Result, StepSettings, Work
+from lorafactory.steps import _publish
+from lorafactory.steps._publish import Choice, Row, as_json
 from lorafactory.steps._saves import papers
+from lorafactory.training.lora_header import tensor_hash
 
 if TYPE_CHECKING:
-    from lorafactory.scoring.verdict import Scores, Thresholds, Verdict, Yardstick
+    from lorafactory.scoring.verdict import Thresholds, Verdict
 
-VERSION = 1
+VERSION = 2
 HEADER = ("trigger", "kind", "class")
 SCORES, VERDICT = "scores.json", "verdict.json"
-Row = dict[str, Any]
+AGREES = "agrees"
+"""Metric of a choice by hand: 1 if the verdict is the same, else 0."""
 
 
 class Settings(StepSettings):
-    epoch: int = Field(0, ge=0)
-    """The save of this epoch is chosen, whatever the verdict, which is kept beside it; 0 follows the verdict. A choice
-    by hand stays until there are new saves, or until `--force`."""
-    step: int = Field(0, ge=0)
-    """The save after this step is chosen, in the same way; 0 follows the verdict."""
+    epoch: tuple[int, ...] = ()
+    """The save of this epoch is chosen, whatever the verdict, which is kept beside it; none follows the verdict. More
+    than one are all copied to `publish_to`, to try; the first is the choice. It stays until there are new saves, or
+    until `--force`."""
+    step: tuple[int, ...] = ()
+    """The save after this step is chosen, in the same way."""
+    rank: int = Field(0, ge=0)
+    """Also write what is chosen as a file of this rank, NAME-e04-r16.safetensors: the nearest there is, by SVD. How
+    much of it is kept is said. 0 is off."""
+    if_undertrained: str = ""
+    """As in `more 3`: when no save passes because all are undertrained, `lora make` trains so many epochs more,
+    compares and picks again, once."""
     fit: float = Field(0.9, ge=0, le=1)
-    """Prompt fit that a save must reach, as a share of the baseline's, 0 to 1; 0 turns the gate off."""
+    """Prompt fit that a save must reach, as a share of the baseline's or of the training pictures' to their captions,
+    whichever is less, 0 to 1; 0 turns the gate off."""
     diversity: float = Field(0.7, ge=0, le=1)
     """Difference between seeds that a save must reach, as a share of the baseline's or of the training pictures',
     whichever is less, 0 to 1; 0 turns the gate off."""
@@ -55,15 +68,35 @@ class Settings(StepSettings):
     errors: float = Field(1.0, ge=0, le=10)
     """Standard errors below the best likeness within which an earlier save is preferred; 0 takes the best."""
 
+    @field_validator("epoch", "step", mode="before")
+    @classmethod
+    def one_or_more(cls, value: object) -> object:
+        """A single number is a list of one."""
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("if_undertrained")
+    @classmethod
+    def readable(cls, value: str) -> str:
+        word, _, number = value.partition(" ")
+        if value and not (word == "more" and number.isdecimal() and int(number)):
+            raise ValueError('write it as "more 3"')
+        return value
+
 
 def check(work: Work, s: Settings) -> list[Problem]:
     try:
         refuse_foreign(work)
     except InputError as error:
         return [Problem(str(error))]
+    problems = []
     if s.epoch and s.step:
-        return [Problem("pick.epoch and pick.step: a save is chosen by one of both", "--epoch 0", error=SettingsError)]
-    return []
+        text = "pick.epoch and pick.step: saves are chosen by one of both"
+        problems.append(Problem(text, "leave one out", error=SettingsError))
+    if len(s.epoch or s.step) > 1 and not work.workspace.publish_to:
+        text = f"pick: only the first will be {work.place.chosen.name}, and the others have nowhere to go"
+        fix = f'publish_to = ["FOLDER"] in {work.workspace.config_path}'
+        problems.append(Problem(text, fix, fatal=False))
+    return problems
 
 
 def sees(work: Work, s: Settings) -> dict[str, str]:
@@ -81,92 +114,154 @@ def by_person(s: Settings) -> bool:
 
 
 def outputs(work: Work, s: Settings) -> list[Path]:
-    return [*outputs_beside(work), work.place.comparison / VERDICT]
+    """The chosen file, its preview, its sidecar, and what was decided."""
+    beside = [work.place.chosen.with_suffix(suffix) for suffix in (".safetensors", ".png", ".json")]
+    return [*beside, work.place.comparison / VERDICT]
 
 
-def outputs_beside(work: Work) -> list[Path]:
-    """The chosen file, its preview, its sidecar."""
-    return [work.place.chosen.with_suffix(suffix) for suffix in (".safetensors", ".png", ".json")]
+def asks_more(work: Work, s: Settings) -> int:
+    """Epochs that the chain is to train on now; 0 if no more are asked for, or this training went on once already."""
+    verdict = last_pick(work)
+    if not s.if_undertrained or verdict.get("passed", True) or verdict["verdict"]["kind"] != "undertrained":
+        return 0
+    try:
+        plan = json.loads((work.place.result / "log" / "plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+    return 0 if plan["from"]["more"] else int(s.if_undertrained.partition(" ")[2])
 
 
 def run(work: Work, s: Settings) -> Result:
-    from lorafactory.scoring.verdict import decide
-
     refuse_foreign(work)
     told = read_scores(work)
-    rows = [row for row in told["columns"] if row["save"] and row["strength"] == told["strength"]]
-    verdict = decide(*evidence(told, rows), thresholds(s))
-    row = by_hand(rows, s) if by_person(s) else next(r for r in rows if r["save"] == verdict.pick)
-    save = work.place.result / row["save"]
-    if not save.is_file() or images.sha256(save) != row["sha256"]:
-        raise InputError(f"{save} is not the file that was compared: `lora compare {work.place.name}` again")
-    reason = verdict.reason if not by_person(s) else f"{row['label']}, chosen by hand. The verdict: {verdict.reason}"
-    result = told_as(work, row, verdict, reason, hand=by_person(s))
+    verdict, rows = judged(work, told, s)
+    chosen = by_hand(rows, s) if by_person(s) else [next(r for r in rows if r["save"] == verdict.pick)]
+    for row in chosen:
+        save = work.place.result / row["save"]
+        if not save.is_file() or images.sha256(save) != row["sha256"]:
+            raise InputError(f"{save} is not the file that was compared: `lora compare {work.place.name}` again")
+    choices = [choice(row, chosen[0], verdict, hand=by_person(s)) for row in chosen]
+    result = told_as(work, choices, verdict)
     if not work.apply:
         return replace(result, summary=f"{result.summary}\nnothing was copied; do it with --apply")
-    written = write_beside(work, told, row, reason)
-    with whole(work.place.chosen) as part:
-        shutil.copyfile(save, part)
-    sent = publish(work, row)
-    document = {
-        "pick": row["save"],
-        "label": row["label"],
-        "epoch": row["epoch"],
-        "step": row.get("step", 0),
-        "called_by": "step" if any(r["label"].startswith("step") for r in rows) else "epoch",
-        "sha256": row["sha256"],
-        "passed": result.data["passed"],
-        "reason": reason,
-        "by_hand": {"epoch": s.epoch, "step": s.step, "agrees": row["save"] == verdict.pick} if by_person(s) else None,
-        "verdict": asdict(verdict),
-        "thresholds": asdict(thresholds(s)),
-        "written": written,
-    }
+    written = dict(last_pick(work).get("written") or {})
+    lines = publish(work, told, choices, s.rank, written)
+    document = decided(rows, choices, verdict, s) | {"written": written}
     write_whole(work.place.comparison / VERDICT, as_json(document))
     for role, path in zip(("chosen", "preview", "sidecar", "verdict"), outputs(work, s), strict=True):
         work.note.made(role, path)
-    left = [path.name for path in outputs(work, s)[1:3] if written.get(path.name) != images.sha256(path)]
-    lines = [*(f"{name}: not ours, left as it is" for name in left), *(f"published {path}" for path in sent)]
+    if by_person(s):
+        work.note.metric(0, AGREES, float(document["by_hand"]["agrees"]))
     return replace(result, lines=(*result.lines, *lines))
 
 
-def publish(work: Work, row: Row) -> list[Path]:
-    """Copy the chosen file and its companions to every folder of `publish_to`, as NAME-e04 or NAME-s1500."""
-    sent = []
-    for folder in work.workspace.publish_to:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in outputs_beside(work):
-            target = folder / f"{work.place.name}-{short(row)}{path.suffix}"
-            with whole(target) as part:
-                shutil.copyfile(path, part)
-            sent.append(target)
-    return sent
+def publish(work: Work, told: dict[str, Any], choices: list[Choice], rank: int, written: dict[str, str]) -> list[str]:
+    """Write the choice beside the set, everything to every folder of `publish_to`; return what there is to say."""
+    small = [_publish.make(work, told, c, rank) for c in choices] if rank else []  # first, as it may be refused
+    lines: list[str] = []
+    for i, one in enumerate(choices):
+        made = _publish.make(work, told, one)
+        if i == 0:
+            lines += _publish.put(work.place.root, work.place.name, made, written)
+        stem = f"{work.place.name}-{_publish.short(one.row)}"
+        for folder in work.workspace.publish_to:
+            lines += _publish.put_own(folder, stem, made, written, one.row["tensors"])
+        for folder in (work.place.root, *work.workspace.publish_to) if rank else ():
+            lines += _publish.put_own(folder, f"{stem}-r{rank}", small[i], written, one.row["tensors"])
+    return lines
 
 
-def short(row: Row) -> str:
-    """A save in a file's name: e04, or s1500 within an epoch."""
-    return f"e{row['epoch']:02}" if row["label"].startswith("epoch") else f"s{row['step']}"
+# ---------------------------------------------------------------- the decision
 
 
-def told_as(work: Work, row: Row, verdict: Verdict, reason: str, *, hand: bool) -> Result:
+def judged(work: Work, told: dict[str, Any], s: Settings) -> tuple[Verdict, list[Row]]:
+    """The verdict, and the columns that it is about."""
+    from lorafactory.scoring.evidence import evidence
+    from lorafactory.scoring.verdict import decide
+
+    table, yardstick = evidence(told)
+    names = {scores.save for scores in table}
+    base = told["columns"][0]["base"]
+    rows = [r for r in told["columns"] if (r["strength"], r["base"]) == (told["strength"], base) and r["save"] in names]
+    rate = None
+    with suppress(KeyError, ValueError):
+        rate = float(papers(work.place.result / rows[-1]["save"])["ss_learning_rate"])
+    return decide(table, yardstick, thresholds(s), name=work.place.name, rate=rate), rows
+
+
+def thresholds(s: Settings) -> Thresholds:
+    from lorafactory.scoring.verdict import Thresholds
+
+    return Thresholds(**{field.name: getattr(s, field.name) for field in dataclasses.fields(Thresholds)})
+
+
+def by_hand(rows: list[Row], s: Settings) -> list[Row]:
+    """The rows of those steps, or of those epochs: an epoch's last save if there are several."""
+    key, wanted = ("step", s.step) if s.step else ("epoch", s.epoch)
+    found = {row[key]: row for row in rows}
+    missing = [number for number in wanted if number not in found]
+    if missing:
+        text = f"pick.{key} = {missing[0]}: no save of that {key} was compared; there are "
+        raise SettingsError(text + ", ".join(str(row[key] or "?") for row in rows))
+    return [found[number] for number in dict.fromkeys(wanted)]
+
+
+def choice(row: Row, first: Row, verdict: Verdict, *, hand: bool) -> Choice:
+    """What is said of a save that goes out."""
+    failed = verdict.rejected.get(row["save"], "")
+    outcome = (verdict.kind or "rejected") if failed else "passed"
+    if not hand:
+        return Choice(row, outcome, verdict.reason, by_hand=False)
+    how = "chosen by hand" if row is first else f"to try beside {first['label']}"
+    fails = f" It fails: {failed}." if failed else ""
+    return Choice(row, outcome, f"{row['label']}, {how}.{fails} The verdict: {verdict.reason}", by_hand=True)
+
+
+def told_as(work: Work, choices: list[Choice], verdict: Verdict) -> Result:
     """A person's choice always passes: the chain ends as they wanted."""
-    passed = verdict.passed or hand
+    first = choices[0]
+    passed = verdict.passed or first.by_hand
     data = {
-        "pick": row["save"],
-        "epoch": row["epoch"],
-        "step": row.get("step", 0),
+        "pick": first.row["save"],
+        "epoch": first.row["epoch"],
+        "step": first.row["step"],
         "file": str(work.place.chosen),
+        "to_try": [c.row["save"] for c in choices[1:]],
         "passed": passed,
         "kind": None if passed else verdict.kind,
-        "reason": reason,
+        "next": None if passed else verdict.next,
+        "reason": first.reason,
         "runner_up": verdict.runner_up,
         "rejected": dict(verdict.rejected),
-        "by_hand": hand,
+        "by_hand": first.by_hand,
     }
-    return Result(f"pick: {reason}", data, tuple(f"rejected {k}: {v}" for k, v in verdict.rejected.items()))
+    lines = [f"rejected {save}: {why}" for save, why in verdict.rejected.items()]
+    lines += [f"next: {data['next']}"] if data["next"] else []
+    return Result(f"pick: {first.reason}", data, tuple(lines))
 
 
-# ---------------------------------------------------------------- the evidence
+def decided(rows: list[Row], choices: list[Choice], verdict: Verdict, s: Settings) -> dict[str, Any]:
+    """What verdict.json keeps: the choice and, beside it, the verdict."""
+    first = choices[0]
+    row, agrees = first.row, first.row["save"] == verdict.pick
+    return {
+        "pick": row["save"],
+        "label": row["label"],
+        "epoch": row["epoch"],
+        "step": row["step"],
+        "called_by": "step" if any(r["label"].startswith("step") for r in rows) else "epoch",
+        "sha256": row["sha256"],
+        "tensors": row["tensors"],
+        "passed": verdict.passed or first.by_hand,
+        "reason": first.reason,
+        "by_hand": {"epoch": s.epoch, "step": s.step, "agrees": agrees} if first.by_hand else None,
+        "to_try": [c.row["label"] for c in choices[1:]],
+        "verdict": asdict(verdict),
+        "thresholds": asdict(thresholds(s)),
+    }
+
+
+# ---------------------------------------------------------------- what is there already
 
 
 def read_scores(work: Work) -> dict[str, Any]:
@@ -175,7 +270,7 @@ def read_scores(work: Work) -> dict[str, Any]:
         raise InputError(f"no scores to pick by in {path.parent}: first `lora compare {work.place.name}`")
     try:
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        ours = told["version"] == 1 and any(row["save"] for row in told["columns"])
+        ours = told["version"] == 2 and any(row["save"] for row in told["columns"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}): `lora compare {work.place.name} --force`") from error
     if not ours:
@@ -183,62 +278,25 @@ def read_scores(work: Work) -> dict[str, Any]:
     return told
 
 
-def evidence(told: dict[str, Any], rows: list[Row]) -> tuple[list[Scores], Yardstick]:
-    """The numbers that the verdict reads."""
-    from lorafactory.scoring.verdict import Scores, Yardstick
-
-    asked = [i for i, prompt in enumerate(told["prompts"]) if prompt["trigger"]]
-
-    def likeness(row: Row) -> tuple[tuple[float, ...], ...]:
-        return tuple(tuple(c["likeness"] for c in row["cells"] if c["prompt"] == i) for i in asked)
-
-    table = [
-        Scores(
-            save=row["save"],
-            order=order,
-            label=row["label"],
-            likeness=likeness(row),
-            fit=row["fit"],
-            diversity=row["diversity"],
-            copies=row["copies"],
-            artefacts=row["artefacts"],
-        )
-        for order, row in enumerate(rows)
-    ]
-    base, known = told["columns"][0], told["set"]
-    return table, Yardstick(known["floor"], known["ceiling"], base["fit"], base["diversity"], known["diversity"])
-
-
-def thresholds(s: Settings) -> Thresholds:
-    from lorafactory.scoring.verdict import Thresholds
-
-    return Thresholds(**s.model_dump(exclude={"epoch", "step"}))
-
-
-def by_hand(rows: list[Row], s: Settings) -> Row:
-    """The row of that step, or of that epoch: its last save if there are several."""
-    key, wanted = ("step", s.step) if s.step else ("epoch", s.epoch)
-    found = [row for row in rows if row.get(key) == wanted]
-    if not found:
-        known = ", ".join(str(row.get(key) or "?") for row in rows)
-        raise SettingsError(f"pick.{key} = {wanted}: no save of that {key} was compared; there are {known}")
-    return found[-1]
-
-
-# ---------------------------------------------------------------- what is put beside the chosen file
-
-
 def refuse_foreign(work: Work) -> None:
-    """The chosen file may be replaced only if it is a copy of one of our saves."""
+    """The chosen file may be replaced only if its tensors are those of one of our saves."""
     chosen = work.place.chosen
     if not chosen.exists():
         return
-    found = images.sha256(chosen)
-    if found == last_pick(work).get("sha256"):
+    found = content(chosen)
+    if found and found == last_pick(work).get("tensors"):
         return
     saves = [*work.place.result.glob("*.safetensors"), *work.place.earlier_results.glob("*/*.safetensors")]
-    if not any(images.sha256(path) == found for path in saves):
+    if not found or not any(content(path) == found for path in saves):
         raise InputError(f"{chosen} is none of this LoRA's saves and is left alone: move it away, then try again")
+
+
+def content(path: Path) -> str:
+    """A LoRA file's tensor hash; nothing if it is none."""
+    try:
+        return tensor_hash(path)
+    except InputError:
+        return ""
 
 
 def last_pick(work: Work) -> dict[str, Any]:
@@ -248,54 +306,3 @@ def last_pick(work: Work) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def write_beside(work: Work, told: dict[str, Any], row: Row, reason: str) -> dict[str, str]:
-    """Write preview and sidecar, unless a person has put their own there; return the hashes of ours."""
-    written = dict(last_pick(work).get("written") or {})
-    for suffix, data in (
-        (".png", images.png(preview(work, told, row))),
-        (".json", as_json(sidecar(work, told, row, reason))),
-    ):
-        path = work.place.chosen.with_suffix(suffix)
-        if path.exists() and images.sha256(path) != written.get(path.name):
-            continue
-        write_whole(path, data)
-        written[path.name] = images.sha256(path)
-    return written
-
-
-def preview(work: Work, told: dict[str, Any], row: Row) -> Image.Image:
-    """Baseline and pick from the same noise, at the pick's best likeness that copies nothing."""
-    asked = [i for i, c in enumerate(row["cells"]) if told["prompts"][c["prompt"]]["trigger"]]
-    best = max(asked, key=lambda i: (not row["cells"][i]["copy"], row["cells"][i]["likeness"]))
-    pair = [images.load(work.place.comparison / r["cells"][best]["file"]) for r in (told["columns"][0], row)]
-    gap = max(2, pair[0].width // 48)
-    strip = Image.new("RGB", (pair[0].width + gap + pair[1].width, pair[0].height), "white")
-    strip.paste(pair[0], (0, 0))
-    strip.paste(pair[1], (pair[0].width + gap, 0))
-    return strip
-
-
-def sidecar(work: Work, told: dict[str, Any], row: Row, reason: str) -> dict[str, Any]:
-    """What A1111, Forge and SD.Next read beside a LoRA."""
-    header = work.recipe.header
-    what = f"{header.kind}, {header.class_}" if header.class_ else header.kind
-    return {
-        "description": f"{work.place.name} ({what})",
-        "sd version": sd_version(work.place.result / row["save"]),
-        "activation text": work.trigger,
-        "preferred weight": row["strength"],
-        "notes": reason,
-    }
-
-
-def sd_version(save: Path) -> str:
-    """The sidecar's word for the kind of base."""
-    told = papers(save)
-    said = f"{told.get('modelspec.architecture', '')} {told.get('ss_base_model_version', '')}".lower()
-    return "SDXL" if "xl" in said else "SD1" if "v1" in said else "Unknown"
-
-
-def as_json(data: dict[str, Any]) -> bytes:
-    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()

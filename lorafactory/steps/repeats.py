@@ -255,7 +255,7 @@ def announced(work: Work, chosen: Sequence[Choice]) -> tuple[str, dict[str, Any]
     except LoraError as error:
         return f"the steps cannot be counted: {str(error).splitlines()[0]}", {"steps": None}
     cut = f" ({whole.epochs} of {s.epochs} epochs: max_steps = {s.max_steps})" if whole.epochs < s.epochs else ""
-    return f"{train.say_plan(whole, s)}{cut}", {"steps": whole.steps, "epochs": whole.epochs}
+    return f"{whole}{cut}", {"steps": whole.steps, "epochs": whole.epochs}
 
 
 # ---------------------------------------------------------------- doing

@@ -22,21 +22,20 @@ from pydantic import Field
 
 from lorafactory import families, images
 from lorafactory.dataset import Picture, Subset
-from lorafactory.errors import InputError, LoraError, Problem, SettingsError
+from lorafactory.errors import BaseError, InputError, LoraError, Problem, SettingsError
 from lorafactory.files import write_whole
 from lorafactory.step import Result, StepSettings, Work, cache_key, model_identity
 from lorafactory.steps import _begin, _diary
 from lorafactory.training.plan import Example, Plan, plan
 from lorafactory.training.plan import check as plan_check
-from lorafactory.training.prompts import Prompts
-from lorafactory.training.saves import Point, kept, label, stem
+from lorafactory.training.saves import START, Point, kept, label, stem
 from lorafactory.training.settings import NEUTRAL, TrainSettings
 from lorafactory.workspace import identity
 
 if TYPE_CHECKING:
     from lorafactory.families import Base
     from lorafactory.steps._begin import Beginning
-    from lorafactory.training.loop import Begun, Outcome, Save
+    from lorafactory.training.loop import Begun, Save
 
 VERSION = 1
 MODELS = ("base",)
@@ -87,8 +86,8 @@ def base_problems(found: families.Found, s: Settings) -> list[Problem]:
         text = "train.scale_v_pred_loss is for bases that predict v, and this one predicts the noise"
         problems.append(Problem(text, "take it out, or prediction = 'v_prediction'", error=SettingsError))
     if s.clip_skip > 1 and not found.reads_clip_skip:
-        text = f"train.clip_skip = {s.clip_skip} changes nothing: this base always reads the last but one layer"
-        problems.append(Problem(text, fatal=False))
+        text = f"train.clip_skip = {s.clip_skip} has no effect: SDXL is read at its last but one layer, as by kohya"
+        problems.append(Problem(text, "take it out", fatal=False))
     return problems
 
 
@@ -100,17 +99,14 @@ def extras_problems(work: Work, s: Settings) -> list[Problem]:
         text = "train.sample_prompts is given, and no samples are drawn"
         problems.append(Problem(text, "--sample-every-epochs 1", fatal=False))
     try:
-        problems += [Problem(remark, fatal=False) for remark in asked(work, s).remarks] if wanted else []
+        remarks = _diary.asked(work, s.sample_prompts, s.resolution).remarks if wanted else ()
+        problems += [Problem(remark, fatal=False) for remark in remarks]
     except InputError as error:
         problems.append(Problem(str(error), "mend the prompts, or take sample_prompts out"))
     if s.tensorboard and importlib.util.find_spec("tensorboard") is None:
         text = "train.tensorboard: the package tensorboard is not there"
         problems.append(Problem(text, "pip install tensorboard, or --no-tensorboard", error=SettingsError))
     return problems
-
-
-def asked(work: Work, s: Settings) -> Prompts:
-    return _diary.asked(work, s.sample_prompts, s.resolution)
 
 
 def sees(work: Work, s: Settings) -> dict[str, str]:
@@ -133,31 +129,26 @@ def outputs(work: Work, s: Settings) -> list[Path]:
         return [work.place.result / "more"]
     if not work.set.pictures:
         return []
+    return saves_of(work, s)
+
+
+def saves_of(work: Work, s: Settings, after: Point = START) -> list[Path]:
+    """The saves that stay of a training that begins where another ended."""
     counted = plan(split(work, s)[0], s)
-    return [save_path(work, counted, point) for point in kept(counted.saves, s.keep_last)]
+    points = [(Point(after.epoch + e, after.step + n), counted.ends_epoch(n)) for e, n in counted.saves]
+    names = [stem(work.place.name, point, ends_epoch=ends) for point, ends in kept(points, s.keep_last)]
+    return [work.place.result / f"{name}.safetensors" for name in names]
 
 
-def save_path(work: Work, counted: Plan, point: Point) -> Path:
-    name = stem(work.place.name, point, ends_epoch=counted.ends_epoch(point.step))
-    return work.place.result / f"{name}.safetensors"
+def adds(last: dict[str, Any]) -> bool:
+    """With `--more` the epochs before stay, whatever else was asked for those that came."""
+    return bool(last.get("more"))
 
 
 def plan_line(work: Work, s: Settings) -> str:
     """The plan in one line, exact: what is printed is what is run."""
-    counted = plan(split(work, s)[0], s)
-    return f"train: {say_plan(counted, s)}"
-
-
-def say_plan(counted: Plan, s: Settings) -> str:
-    mean = f"{counted.repeats:.1f}".removesuffix(".0")
-    more = f" and {counted.reg_samples} of regularisation" if counted.reg_samples else ""
-    stay = len(kept(counted.saves, s.keep_last))
-    saves = f"{len(counted.saves)} saves" + (f" ({stay} stay)" if stay < len(counted.saves) else "")
-    return (
-        f"{counted.images} images x {mean} repeats{more} x {counted.epochs} epochs / batch {s.batch} = "
-        f"{counted.steps} steps, {saves}, {len(counted.per_bucket)} bucket"
-        + ("s" if len(counted.per_bucket) > 1 else "")
-    )
+    s = s.model_copy(update={"epochs": s.more, "max_steps": 0}) if s.more else s
+    return f"train: {plan(split(work, s)[0], s)}"
 
 
 def mask_of(work: Work, picture: Picture, s: Settings) -> Path | None:
@@ -178,7 +169,6 @@ def example(work: Work, picture: Picture, subset: Subset, s: Settings) -> Exampl
     """A picture as the trainer wants it; without a caption it is called by the trigger, in reg/ by its class."""
     width, height = images.size(picture.path)
     caption = picture.caption
-    mask = mask_of(work, picture, s)
     return Example(
         name=picture.name,
         path=picture.path,
@@ -189,17 +179,20 @@ def example(work: Work, picture: Picture, subset: Subset, s: Settings) -> Exampl
         height=height,
         trigger="" if subset.reg else work.trigger,
         reg=subset.reg,
-        mask=mask,
+        mask=mask_of(work, picture, s),
     )
 
 
 def run(work: Work, s: Settings) -> Result:
     if not work.apply:
-        return Result(f"train: would be {say_plan(plan(split(work, s)[0], s), s)}; --apply does it")
+        return Result(f"train: would be {plan(split(work, s)[0], s)}; --apply does it")
     import torch
 
     threads = torch.get_num_threads()
     same = _begin.identity(cache_key(sys.modules[__name__], work, s), sees(work, s))
+    over = _begin.ended(work, s, same)
+    if over and all(path.is_file() for path in saves_of(work, over.settings(s), over.after)):
+        return told(work, over.settings(s), over)
     beginning = _begin.settle(work, s, same, threads)
     torch.set_num_threads(beginning.threads)  # another number gives other last bits
     try:
@@ -210,7 +203,7 @@ def run(work: Work, s: Settings) -> Result:
 
 def train(work: Work, s: Settings, beginning: Beginning) -> Result:
     """Train as it was settled, from the base's loading to the last file."""
-    from lorafactory.training import checkpoint, footprint, loop
+    from lorafactory.training import footprint, loop
 
     shown, held_out = split(work, s)
     counted, start = plan(shown, s), beginning.start
@@ -218,8 +211,7 @@ def train(work: Work, s: Settings, beginning: Beginning) -> Result:
     if not beginning.resumed and not beginning.source.more:
         keep_earlier(work)  # only now: what is wrong with set or base has ended this run before
     started = time.time()
-    prompts = asked(work, s).prompts if counted.sampled else ()
-    written: list[Path] = []
+    prompts = _diary.asked(work, s.sample_prompts, s.resolution).prompts if counted.sampled else ()
     with _diary.Diary(work, s, base, counted, prompts, tensorboard=s.tensorboard) as diary:
 
         def on_begin(begun: Begun) -> None:
@@ -234,8 +226,7 @@ def train(work: Work, s: Settings, beginning: Beginning) -> Result:
                 diary.event(start.step + len(went), f"goes on after step {start.step + len(went)}, where it broke off")
 
         def on_save(save: Save) -> None:
-            written.append(write_save(work, s, base, save, shown, counted, started))
-            diary.saved(save, written[-1])
+            diary.saved(save, write_save(work, s, base, save, shown, counted, started))
 
         outcome = loop.train(
             base,
@@ -255,8 +246,7 @@ def train(work: Work, s: Settings, beginning: Beginning) -> Result:
     if outcome.holdout_before is not None:
         measured = {"before": outcome.holdout_before, "after": list(outcome.holdout_after)}
         write_whole(diary.log / "holdout.json", (json.dumps(measured) + "\n").encode())
-    checkpoint.finish(work.place.result / "state", diary.log)
-    return told(s, counted, outcome, written)
+    return told(work, s, beginning)
 
 
 def load(work: Work, s: Settings, beginning: Beginning, shown: list[Example]) -> Base:
@@ -276,7 +266,11 @@ def load(work: Work, s: Settings, beginning: Beginning, shown: list[Example]) ->
         steps = plan(shown, s).steps
 
         def refuse(begun: Begun) -> None:
-            memory.refuse_hours(begun.seconds or 0.0, steps)
+            seconds = begun.seconds or 0.0
+            raise BaseError(
+                f"There is no card that torch can use. On this CPU a step takes {seconds:.1f} s, so {steps} steps "
+                f"about {seconds * steps / 3600:.1f} hours.\n    --cpu trains all the same"
+            )
 
         loop.train(base, shown, s, cache=work.workspace.cache, on_begin=refuse)
     return base
@@ -326,13 +320,23 @@ def write_save(
     return path
 
 
-def told(s: Settings, counted: Plan, outcome: Outcome, written: list[Path]) -> Result:
-    first, last = outcome.epoch_means[0], outcome.epoch_means[-1]
-    summary = f"train: {counted.steps} steps, {len(counted.saves)} saves, loss {first:.4f} -> {last:.4f}"
-    saves = [path.name for path in kept(written, s.keep_last)]
-    data: dict[str, Any] = {"steps": counted.steps, "saves": saves, "epoch_losses": outcome.epoch_means}
-    if outcome.holdout_before is not None:
-        after = outcome.holdout_after[-1]
-        summary += f", held out {outcome.holdout_before:.4f} -> {after:.4f} ({after / outcome.holdout_before:.3f})"
-        data |= {"holdout_before": outcome.holdout_before, "holdout_after": list(outcome.holdout_after)}
+def told(work: Work, s: Settings, beginning: Beginning) -> Result:
+    """Close a training that is over, and tell by its files what came of it, whichever process wrote them."""
+    from lorafactory.training import checkpoint
+
+    counted, log = plan(split(work, s)[0], s), _begin.log_of(work)
+    saves = [path for path in saves_of(work, s, beginning.after) if path.is_file()]
+    losses = [loss for step, loss, _ in _begin.read_losses(work) if step > beginning.after.step]
+    each = counted.steps_per_epoch
+    means = [sum(losses[i : i + each]) / each for i in range(0, len(losses), each)]
+    summary = f"train: {counted.steps} steps, {len(counted.saves)} saves, loss {means[0]:.4f} -> {means[-1]:.4f}"
+    data: dict[str, Any] = {"steps": counted.steps, "saves": [path.name for path in saves], "epoch_losses": means}
+    if s.holdout:
+        held = json.loads((log / "holdout.json").read_text(encoding="utf-8"))
+        before, after = held["before"], held["after"][-1]
+        summary += f", held out {before:.4f} -> {after:.4f} ({after / before:.3f})"
+        data |= {"holdout_before": before, "holdout_after": held["after"]}
+    for path in saves:
+        work.note.made("save", path)
+    checkpoint.finish(_begin.state_of(work), log)
     return Result(summary, data)

@@ -56,11 +56,6 @@ class Words:
             steps=self.steps,
         )
 
-    def prepare(self, fitted: Iterable[tuple[Example, Fit]]) -> None:
-        """With `cache_text`, encode all that can come up, and take the encoders off the device."""
-        if self.settings.cache_text:
-            self.park(fitted)
-
     @property
     def can_park(self) -> bool:
         """True if every text that can come up is known, and the encoders stay as they are."""

@@ -7,9 +7,8 @@ import sys
 import psutil
 import torch
 
-from lorafactory import families, networks
 from lorafactory.families import Base
-from lorafactory.training import adapter, memory
+from lorafactory.training import memory
 from lorafactory.training.plan import Plan
 from lorafactory.training.settings import TrainSettings
 
@@ -26,16 +25,17 @@ STATES = {"adamw8bit": 2.0, "lion8bit": 1.0, "adafactor": 0.1}
 
 
 def estimate(base: Base, s: TrainSettings, plan: Plan) -> float:
-    """Bytes that the training of a loaded base holds at most: of its card, or without one of the machine.
+    """Bytes that training a base with its adapter in it holds at most: of its card, or without one of the machine.
 
     Weights are counted as they are; what a step keeps for its gradients grows with the pixels of its pictures.
     """
     modules = list(base.parts.values())
     if s.cache_text and base.device.type == "cuda":
         modules = [base.parts["unet"]]
-    weights = sum(p.numel() * p.element_size() for m in (*modules, base.vae) for p in m.parameters())
+    numbers = [p for m in (*modules, base.vae) for p in m.parameters()]
+    weights = sum(p.numel() * p.element_size() for p in numbers if not p.requires_grad)
     # the number itself, its gradient, what the optimizer knows of it
-    trained = trained_numbers(base, s) * (4 + 4 + STATES.get(s.optimizer, 8.0))
+    trained = sum(p.numel() for p in numbers if p.requires_grad) * (4 + 4 + STATES.get(s.optimizer, 8.0))
     pixels = max(width * height for width, height in plan.per_bucket) * s.batch
     plain, again = ACTIVATIONS[base.family]
     held = pixels * (again if memory.recomputes(base) else plain) * (FP32 if base.dtype == torch.float32 else 1)
@@ -45,23 +45,6 @@ def estimate(base: Base, s: TrainSettings, plan: Plan) -> float:
 def expected(base: Base, s: TrainSettings, plan: Plan) -> str:
     """The estimate in words, to be put behind others; nothing for a toy."""
     return f", about {estimate(base, s, plan) / 1e9:.1f} GB" if memory.is_real(base) else ""
-
-
-def trained_numbers(base: Base, s: TrainSettings) -> int:
-    """How many numbers the adapter will have: rank x (inputs + outputs) of each layer."""
-    kind, total = networks.get(s.network), 0
-    for layer in adapter.layers(families.get(base.family), base, s.rates(base.parts)):
-        size = kind.size(layer, s)
-        module = base.parts[layer.part].get_submodule(layer.path)
-        if size is None:
-            continue
-        if isinstance(module, torch.nn.Conv2d):
-            inputs, outputs = module.in_channels * layer.kernel**2, module.out_channels
-        else:
-            assert isinstance(module, torch.nn.Linear)
-            inputs, outputs = module.in_features, module.out_features
-        total += size.rank * (inputs + outputs)
-    return total
 
 
 def peak(base: Base) -> float:

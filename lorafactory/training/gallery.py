@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from lorafactory import images
+from lorafactory import images, pages
 from lorafactory.families import Base
 from lorafactory.files import write_whole
 from lorafactory.training.precision import autocast
@@ -108,13 +107,6 @@ class Gallery:
         write_whole(self.folder / PAGE, self._page().encode())
 
     def _page(self) -> str:
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
         # the newest first: the page begins at its right edge, so that it is seen without scrolling
         moments = sorted({(e["step"], e["epoch"]) for e in self.drawn}, reverse=True)
         cells = [
@@ -124,7 +116,9 @@ class Gallery:
             )
             for row in self._rows()
         ]
-        return environment.get_template("gallery.html").render(
+        return pages.render(
+            "training/gallery.html",
+            pictures=pages.BESIDE,
             name=self.name,
             reload=0 if self.ended else RELOAD,
             state=self.ended or self._progress(),

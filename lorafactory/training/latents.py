@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lorafactory import images
+from lorafactory import heartbeat, images
 from lorafactory.errors import FailedError
 from lorafactory.families import Base, Family
 from lorafactory.training import masks, pixels
@@ -35,18 +35,14 @@ class Pictures:
         self.cache = Cache(cache / "latents" if settings.cache == "disk" else None, most=most)
         self.masks = Cache(None, most=most)
 
-    def prepare(
-        self,
-        examples: Sequence[tuple[Example, Fit]],
-        on_picture: Callable[[int, int], None] = lambda done, total: None,
-    ) -> None:
+    def prepare(self, fitted: Sequence[tuple[Example, Fit]]) -> None:
         """Encode every picture, and its mirror image with `flip`; random cuts are encoded when they are drawn."""
         if self.settings.random_crop:
             return
-        for done, (example, fit) in enumerate(examples, 1):
+        for example, fit in fitted:
+            heartbeat.alive()
             for mirrored in (False, True) if self.settings.flip else (False,):
                 self(example, fit, flip=mirrored)
-            on_picture(done, len(examples))
 
     def __call__(self, example: Example, fit: Fit, *, flip: bool = False) -> Latents:
         """Latents of one picture, cut as `fit` says."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lorafactory.families import Base
-from lorafactory.training import memory
+from lorafactory.training import card, memory
 from lorafactory.training.checkpoint import Keeper
 from lorafactory.training.memory import Means
 from lorafactory.training.pace import Pace
@@ -35,7 +35,6 @@ class Begun:
     """Loss and learning rate of the steps that an earlier process did."""
     seconds: float | None
     """Of a step on the largest bucket, where it was tried out."""
-    means: Means
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Save:
     """Of every step so far."""
     holdout: float | None
     """Mean loss of the held-out pictures; None where there are none."""
+    means: Means
     ends_epoch: bool = True
     """False if it comes in the middle of one."""
 
@@ -61,7 +61,6 @@ class Outcome:
     plan: Plan
     losses: tuple[float, ...]
     """One per step: the mean over its pictures."""
-    epoch_means: tuple[float, ...]
     holdout_before: float | None
     holdout_after: tuple[float, ...]
     """One per save."""
@@ -93,14 +92,14 @@ def train(
     try:
         resumed = at.resume()
         timed = not resumed and (base.device.type == "cuda" or memory.is_real(base))
-        on_begin(Begun(tuple(now.history), at.try_out() if timed else None, room.means))
-        room.begun = True
+        on_begin(Begun(tuple(now.history), at.try_out() if timed else None))
         if not resumed:
             at.measure()
             if START in run.sampled:
                 with at.visit():
                     on_sample(start.step, start.epoch)
             at.keep()
+        room.begun = True
         with stopping() as asked:
             for epoch, group in at.steps():
                 began = time.perf_counter()
@@ -109,17 +108,18 @@ def train(
                     what = "gradient" if math.isfinite(loss) else "loss"
                     at.go_back(f"The {what} became {norm if what == 'gradient' else loss}", epoch, group)
                     continue
-                lr = now.update(loss)
+                if (lr := at.update(loss)) is None:
+                    continue
                 on_step(at.step, loss, lr)
                 if strange := pace.took(time.perf_counter() - began):
-                    on_event(at.step, f"step {at.step} {strange}.{memory.others(base.device)}")
+                    on_event(at.step, f"step {at.step} {strange}.{card.others() if base.device.type == 'cuda' else ''}")
 
                 point = Point(epoch - start.epoch, now.step)
                 if point in run.saves:
                     found = at.measure()
                     with at.visit():
                         ends = now.step % run.steps_per_epoch == 0
-                        on_save(Save(epoch, at.step, at.matrices.state(), now.losses, found, ends))
+                        on_save(Save(epoch, at.step, at.matrices.state(), now.losses, found, room.means, ends))
                 if point in run.sampled:
                     with at.visit():
                         on_sample(at.step, epoch)
@@ -129,6 +129,4 @@ def train(
                     raise KeyboardInterrupt
     finally:
         at.close()
-    each, losses = run.steps_per_epoch, now.losses
-    means = tuple(sum(losses[i : i + each]) / each for i in range(0, len(losses), each))
-    return Outcome(run, losses, means, next(iter(now.holdout), None), tuple(now.holdout[1:]))
+    return Outcome(run, now.losses, next(iter(now.holdout), None), tuple(now.holdout[1:]))

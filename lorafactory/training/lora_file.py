@@ -1,16 +1,11 @@
 """LoRA files: kohya's names and shapes, exact alpha, metadata that interfaces read; whole or absent.
 
-The same training gives the same bytes: the header is written with sorted keys. *Tensor hash*
-(`sshs_model_hash`) is the sha256 of what follows the header: it says whether two files change a base alike,
-whatever their labels.
+The same training gives the same bytes; header and hashes are those of `lora_header`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,10 +19,9 @@ from torch import Tensor, nn
 from lorafactory import families, files
 from lorafactory.errors import InputError, SettingsError
 from lorafactory.families import Base
-from lorafactory.training import adapter
+from lorafactory.training import adapter, lora_header
+from lorafactory.training.lora_header import tensor_hash
 from lorafactory.training.precision import DTYPES
-
-LEGACY_WINDOW = slice(0x100000, 0x110000)
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, dtype: str = "fp16") -> str:
@@ -35,6 +29,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 
     An alpha that `dtype` cannot hold exactly, as fp16 cannot hold 3.3, stays in fp32.
     """
+    files.write_whole(path, encoded(path, tensors, metadata, dtype=dtype))
+    return tensor_hash(path)
+
+
+def encoded(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, dtype: str) -> bytes:
+    """What `write` writes; InputError names `path` if a tensor is not finite in `dtype`."""
     converted = {name: _converted(name, tensor, DTYPES[dtype]) for name, tensor in tensors.items()}
     broken = [name for name, tensor in converted.items() if not torch.isfinite(tensor).all()]
     if broken:
@@ -42,32 +42,14 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         cure = ": too large for it, and save_dtype fp32 holds them" if fits else ""
         text = f"{path}: not written, {len(broken)} tensors are not finite in {dtype}, such as {broken[0]}{cure}."
         raise InputError(text)
-    header, body = _split(safetensors.torch.save(converted))
-    digest = hashlib.sha256(body).hexdigest()
-    training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
-    legacy = hashlib.sha256(_join(header, training, body)[LEGACY_WINDOW]).hexdigest()[:8]
-    hashes = {"sshs_model_hash": digest, "sshs_legacy_hash": legacy, "modelspec.hash_sha256": f"0x{digest}"}
-    files.write_whole(path, _join(header, {**metadata, **hashes}, body))
-    return digest
+    header, body = lora_header.split(safetensors.torch.save(converted))
+    return lora_header.assemble(header, metadata, body)
 
 
 def _converted(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     small = tensor.to(dtype).contiguous()
     exact = not name.endswith(".alpha") or torch.equal(small.double(), tensor.double())
     return small if exact else tensor.float()
-
-
-def _split(data: bytes) -> tuple[dict[str, object], bytes]:
-    (length,) = struct.unpack("<Q", data[:8])
-    return json.loads(data[8 : 8 + length]), data[8 + length :]
-
-
-def _join(header: Mapping[str, object], metadata: Mapping[str, str], body: bytes) -> bytes:
-    """Build a safetensors file with sorted keys; the library writes metadata in no fixed order."""
-    text = json.dumps({**header, "__metadata__": dict(metadata)}, sort_keys=True, separators=(",", ":"))
-    encoded = text.encode()
-    encoded += b" " * (-len(encoded) % 8)
-    return struct.pack("<Q", len(encoded)) + encoded + body
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -77,21 +59,6 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable LoRA file ({error}).") from error
-
-
-def legacy_hash(path: Path) -> str:
-    """A model file's old short hash, of 64 KiB in its middle (sd-scripts `library/train_util.py: model_hash`)."""
-    with path.open("rb") as file:
-        file.seek(LEGACY_WINDOW.start)
-        return hashlib.sha256(file.read(LEGACY_WINDOW.stop - LEGACY_WINDOW.start)).hexdigest()[:8]
-
-
-def tensor_hash(path: Path) -> str:
-    """Sha256 of the file after its header."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        file.seek(8 + length)
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

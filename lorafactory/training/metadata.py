@@ -7,6 +7,7 @@ Stability AI model metadata standard 1.0.1. All values are strings, and unset on
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,10 +20,19 @@ from lorafactory import __version__
 from lorafactory.families import Base
 from lorafactory.training.captions import plain
 from lorafactory.training.loop import Save
-from lorafactory.training.lora_file import legacy_hash
-from lorafactory.training.optimizers import OPTIMIZERS, chosen, warmup_steps
+from lorafactory.training.lora_header import legacy_hash
+from lorafactory.training.memory import Means, recomputes
+from lorafactory.training.optimizers import OPTIMIZERS, warmup_steps
 from lorafactory.training.plan import Example, Plan
 from lorafactory.training.settings import TrainSettings
+
+NOT_HERE = {
+    **dict.fromkeys(("ss_full_fp16", "ss_fp8_base", "ss_lowram", "ss_color_aug"), False),
+    **dict.fromkeys(
+        ("ss_scale_weight_norms", "ss_network_dropout", "ss_face_crop_aug_range", "ss_resize_interpolation")
+    ),
+}
+"""What sd-scripts has and tells of, and this has not."""
 
 
 def metadata(
@@ -49,7 +59,6 @@ def metadata(
     """
     short = {what: legacy_hash(file) for what, file in (files or {}).items()}
     values: dict[str, Any] = {
-        **base.labels,
         "ss_output_name": name,
         "ss_training_started_at": started,
         "ss_training_finished_at": finished,
@@ -63,11 +72,13 @@ def metadata(
         "ss_new_vae_hash": vae_sha256 or None,
         "ss_training_comment": f"lorafactory {__version__}",
         "ss_mixed_precision": {torch.float32: "no", torch.bfloat16: "bf16"}.get(base.dtype, "fp16"),
-        **_numbers(settings, plan),
-        **_choices(base, settings),
+        **_numbers(settings, plan, save.means),
+        **_choices(base, settings, save.means),
+        **NOT_HERE,
         **_pictures(examples, settings, plan),
         "ss_zero_terminal_snr": float(base.schedule.snr(torch.tensor([base.schedule.num_timesteps - 1]))) == 0,
         **_modelspec(base, settings, title=f"{name} {label}".strip(), about=about, trigger=trigger),
+        **base.labels,
     }
     if finished is not None:
         values["modelspec.date"] = datetime.fromtimestamp(finished, UTC).isoformat(timespec="seconds")
@@ -93,7 +104,9 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list) else str(value)
 
 
-def _numbers(s: TrainSettings, plan: Plan) -> dict[str, Any]:
+def _numbers(s: TrainSettings, plan: Plan, means: Means) -> dict[str, Any]:
+    """What was set, and of the batch what memory made of it: a step has the same pictures, in more pieces."""
+    pieces = math.ceil(s.batch / means.micro)
     return {
         "ss_num_train_images": plan.samples - plan.reg_samples,
         "ss_num_reg_images": plan.reg_samples,
@@ -102,9 +115,9 @@ def _numbers(s: TrainSettings, plan: Plan) -> dict[str, Any]:
         "ss_num_batches_per_epoch": plan.batches_per_epoch,
         "ss_num_epochs": plan.epochs,
         "ss_max_train_steps": plan.steps,
-        "ss_batch_size_per_device": s.batch,
+        "ss_batch_size_per_device": min(s.batch, means.micro),
         "ss_total_batch_size": s.batch * s.gradient_accumulation,
-        "ss_gradient_accumulation_steps": s.gradient_accumulation,
+        "ss_gradient_accumulation_steps": s.gradient_accumulation * pieces,
         "ss_learning_rate": s.lr,
         "ss_unet_lr": s.lr,
         "ss_text_encoder_lr": _text_rates(s),
@@ -123,7 +136,6 @@ def _numbers(s: TrainSettings, plan: Plan) -> dict[str, Any]:
         "ss_huber_c": s.huber_c,
         "ss_huber_scale": s.huber_scale,
         "ss_max_grad_norm": s.max_grad_norm,
-        "ss_scale_weight_norms": None,
         "ss_caption_dropout_rate": s.caption_dropout,
         "ss_caption_dropout_every_n_epochs": s.caption_dropout_every,
         "ss_caption_tag_dropout_rate": s.tag_dropout,
@@ -135,8 +147,8 @@ def _numbers(s: TrainSettings, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _choices(base: Base, s: TrainSettings) -> dict[str, Any]:
-    entry = OPTIMIZERS[chosen(s.optimizer, base.device.type)]
+def _choices(base: Base, s: TrainSettings, means: Means) -> dict[str, Any]:
+    entry = OPTIMIZERS[means.optimizer]
     args = ",".join(f"{key}={value}" for key, value in {**entry.defaults, **s.optimizer_args}.items())
     conv = {"conv_dim": str(s.conv_rank), "conv_alpha": str(s.conv_alpha)} if s.network == "locon" else None
     return {
@@ -144,20 +156,13 @@ def _choices(base: Base, s: TrainSettings) -> dict[str, Any]:
         "ss_network_args": conv,
         "ss_optimizer": f"{entry.module}.{entry.name}({args})",
         "ss_lr_scheduler": s.scheduler,
-        "ss_gradient_checkpointing": bool(getattr(base.parts["unet"], "is_gradient_checkpointing", False)),
-        "ss_full_fp16": False,
-        "ss_fp8_base": False,
-        "ss_lowram": False,
-        "ss_network_dropout": None,
+        "ss_gradient_checkpointing": recomputes(base),
         # sd-scripts' word for 75 tokens is none
         "ss_max_token_length": s.max_tokens if s.max_tokens > 75 else None,
         "ss_cache_latents": not s.random_crop,
         "ss_enable_bucket": True,
         "ss_bucket_no_upscale": not s.bucket_upscale,
         "ss_random_crop": s.random_crop,
-        "ss_color_aug": False,
-        "ss_face_crop_aug_range": None,
-        "ss_resize_interpolation": None,
         "ss_shuffle_caption": s.shuffle_captions,
         "ss_flip_aug": s.flip,
         "ss_loss_type": s.loss,
@@ -189,14 +194,11 @@ def _pictures(examples: Sequence[Example], s: TrainSettings, plan: Plan) -> dict
         str(index): {"resolution": list(size), "count": count}
         for index, (size, count) in enumerate(plan.per_bucket.items())
     }
-    errors = [abs(_aspect(plan.fits[e.name].bucket) - e.width / e.height) for e in examples]
+    bucket = {e.name: plan.fits[e.name].bucket for e in examples}
+    errors = [abs(bucket[e.name][0] / bucket[e.name][1] - e.width / e.height) for e in examples]
     return {
         "ss_tag_frequency": {folder: dict(counts.most_common()) for folder, counts in tags.items()},
         "ss_dataset_dirs": folders[False],
         "ss_reg_dataset_dirs": folders[True],
         "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)},
     }
-
-
-def _aspect(size: tuple[int, int]) -> float:
-    return size[0] / size[1]

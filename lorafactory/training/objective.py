@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from lorafactory.errors import SettingsError
 from lorafactory.families import Base, Family, Schedule
 from lorafactory.training.randomness import uniform
 from lorafactory.training.settings import TrainSettings
@@ -134,12 +133,6 @@ def switched_on(stage: str, s: TrainSettings) -> Iterator[Formula]:
 
 
 # ---------------------------------------------------------------- what training asks
-
-
-def check(base: Base, s: TrainSettings) -> None:
-    """Refuse what this base gives no sense to."""
-    if s.scale_v_pred_loss and base.schedule.prediction_type != "v_prediction":
-        raise SettingsError(f"scale_v_pred_loss is for bases that predict v; {base.name} predicts the noise.")
 
 
 def timestep(schedule: Schedule, s: TrainSettings, generator: torch.Generator) -> int:

@@ -11,7 +11,7 @@ from lorafactory import images, networks
 from lorafactory.errors import InputError, SettingsError
 from lorafactory.families import Frame
 from lorafactory.training import buckets, optimizers
-from lorafactory.training.saves import Point, sampled, saved
+from lorafactory.training.saves import Point, kept, sampled, saved
 from lorafactory.training.settings import TrainSettings
 
 MASK_TOLERANCE = 0.02
@@ -55,6 +55,7 @@ class Plan:
 
     images: int
     """Without those of regularisation."""
+    batch: int
     samples: int
     """Pictures seen per epoch: the sum of all repeats."""
     reg_samples: int
@@ -65,6 +66,8 @@ class Plan:
     steps: int
     saves: tuple[Point, ...]
     """(epoch, step) after which a LoRA is saved; the end is always among them."""
+    stay: int
+    """How many of them are kept."""
     sampled: tuple[Point, ...]
     """(epoch, step) after which samples are drawn; (0, 0) is before the first step."""
     per_bucket: Mapping[buckets.Size, int]
@@ -84,11 +87,13 @@ class Plan:
         return step % self.steps_per_epoch == 0
 
     def __str__(self) -> str:
-        times = f"{self.repeats:g}" if self.repeats == int(self.repeats) else f"{self.repeats:.1f}"
+        mean = f"{self.repeats:.1f}".removesuffix(".0")
         more = f" and {self.reg_samples} of regularisation" if self.reg_samples else ""
+        saves = f"{len(self.saves)} saves" + (f" ({self.stay} stay)" if self.stay < len(self.saves) else "")
+        buckets = f"{len(self.per_bucket)} bucket" + ("s" if len(self.per_bucket) > 1 else "")
         return (
-            f"{self.images} images x {times} repeats{more} x {self.epochs} epochs = {self.steps} steps "
-            f"({self.batches_per_epoch} batches an epoch, {len(self.saves)} saves)"
+            f"{self.images} images x {mean} repeats{more} x {self.epochs} epochs / batch {self.batch} = "
+            f"{self.steps} steps, {saves}, {buckets}"
         )
 
 
@@ -110,15 +115,18 @@ def plan(examples: Sequence[Example], settings: TrainSettings) -> Plan:
         raise InputError("Every picture has 0 repeats: there is nothing to train on.")
     steps_per_epoch = math.ceil(batches / settings.gradient_accumulation)
     last = _epochs(settings, steps_per_epoch)
+    saves = saved(settings, last, steps_per_epoch)
     return Plan(
         images=sum(not e.reg for e in examples),
+        batch=settings.batch,
         samples=sum(counts.values()),
         reg_samples=sum(times[e.name] for e in examples if e.reg),
         batches_per_epoch=batches,
         steps_per_epoch=steps_per_epoch,
         epochs=last,
         steps=steps_per_epoch * last,
-        saves=saved(settings, last, steps_per_epoch),
+        saves=saves,
+        stay=len(kept(saves, settings.keep_last)),
         sampled=sampled(settings, last, steps_per_epoch),
         per_bucket=dict(sorted(counts.items())),
         fits=fits,

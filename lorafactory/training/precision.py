@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,6 @@ class Decision:
         held = f", held in {self.quantize}" if self.quantize != "none" else ""
         more = [w for w, on in (("gradient checkpointing", self.checkpointing), ("compiled", self.compile)) if on]
         return ", ".join([f"{self.dtype} base{held} ({self.why}), adapter in fp32", *more])
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `state/plan.json`; `Decision(**values)` reads it back."""
-        return asdict(self)
 
 
 def decide(path: Path, s: TrainSettings, *, device: str | None = None) -> Decision:
@@ -138,6 +134,10 @@ def load(path: Path, decided: Decision, *, vae: Path | None = None, prediction: 
         quantize.check(decided.quantize, decided.device)
     if decided.compile:
         check_compiler(decided.device)
+    if decided.quantize == "none" and not decided.compile:
+        base = families.load(path, dtype=DTYPES[decided.dtype], device=decided.device, vae=vae, prediction=prediction)
+        memory.recompute(base, on=decided.checkpointing)
+        return base
     family = families.get(families.detect(path))
     # layer by layer from the machine's memory: a card that needs fewer bits has no room for the whole
     device = decided.device if decided.quantize == "none" else "cpu"

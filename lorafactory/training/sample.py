@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from lorafactory import families
+from lorafactory import families, heartbeat
 from lorafactory.errors import SettingsError
 from lorafactory.families import Base, Frame
+
+Words = dict[str, dict[str, Tensor]]
+"""Text to what the text encoders say of it, one row each, by the names that a pipeline has for it."""
 
 
 def sample(
@@ -26,29 +30,43 @@ def sample(
     clip_skip: int = 1,
     max_tokens: int = 75,
     batch: int = 4,
+    words: Words | None = None,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Image.Image]:
-    """Draw one picture (width, height) per pair of prompt and seed, by DDIM from noise drawn on the CPU."""
+    """Draw one picture (width, height) per pair of prompt and seed, by DDIM from noise drawn on the CPU.
+
+    `words` keeps what the text encoders said, for further calls with the same encoders, size, clip skip and length.
+    """
     if len(prompts) != len(seeds):
         raise SettingsError(f"{len(prompts)} prompts and {len(seeds)} seeds: each picture needs one of both.")
+    words = {} if words is None else words
+    read(base, [*prompts, negative], words, size=size, clip_skip=clip_skip, max_tokens=max_tokens)
+    pipe = families.get(base.family).pipeline(base)
     drawn: list[Image.Image] = []
     for start in range(0, len(prompts), batch):
         texts, own = prompts[start : start + batch], seeds[start : start + batch]
         latents = torch.stack([noise(base, seed, size) for seed in own])
-        found = denoise(
-            base,
-            texts,
-            latents,
-            steps=steps,
-            cfg=cfg,
-            size=size,
-            negative=negative,
-            clip_skip=clip_skip,
-            max_tokens=max_tokens,
-        )
-        drawn += decode(base, found)
+        told = {**rows(words, texts), **rows(words, [negative] * len(texts), "negative_")}
+        drawn += decode(base, denoise(base, pipe, told, latents, steps=steps, cfg=cfg))
         on_picture(len(drawn), len(prompts))
     return drawn
+
+
+@torch.no_grad()
+def read(
+    base: Base, texts: Sequence[str], words: Words, *, size: tuple[int, int], clip_skip: int, max_tokens: int
+) -> None:
+    """Put into `words` what the text encoders say of texts; of each once, and alone, so that it is always the same."""
+    family, frame = families.get(base.family), Frame(size, (0, 0), size)
+    for text in dict.fromkeys(texts):
+        if text not in words:
+            told = family.encode_captions(base, [text], [frame], clip_skip=clip_skip, max_tokens=max_tokens)
+            words[text] = {PIPELINE_NAMES[name]: value for name, value in told.items() if name in PIPELINE_NAMES}
+
+
+def rows(words: Words, texts: Sequence[str], prefix: str = "") -> dict[str, Tensor]:
+    """What a pipeline is told of these texts, a row each."""
+    return {f"{prefix}{name}": torch.cat([words[text][name] for text in texts]) for name in words[texts[0]]}
 
 
 def noise(base: Base, seed: int, size: tuple[int, int]) -> Tensor:
@@ -59,38 +77,25 @@ def noise(base: Base, seed: int, size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def denoise(
-    base: Base,
-    prompts: Sequence[str],
-    latents: Tensor,
-    *,
-    steps: int,
-    cfg: float,
-    size: tuple[int, int],
-    negative: str = "",
-    clip_skip: int = 1,
-    max_tokens: int = 75,
-) -> Tensor:
+def denoise(base: Base, pipe: Any, told: Mapping[str, Tensor], latents: Tensor, *, steps: int, cfg: float) -> Tensor:
     """Go from noise (n, c, h, w) to latents through the family's diffusers pipeline."""
-    family = families.get(base.family)
-    frames = [Frame(size, (0, 0), size)] * len(prompts)
-    positive, against = (
-        family.encode_captions(base, texts, frames, clip_skip=clip_skip, max_tokens=max_tokens)
-        for texts in (prompts, [negative] * len(prompts))
-    )
-    arguments = {PIPELINE_NAMES[name]: value for name, value in positive.items() if name in PIPELINE_NAMES}
-    arguments |= {f"negative_{PIPELINE_NAMES[name]}": against[name] for name in against if name in PIPELINE_NAMES}
-    pipe = family.pipeline(base)
+    height, width = (side * base.latent_factor for side in latents.shape[-2:])
     out: Tensor = pipe(
-        **arguments,
+        **told,
         latents=latents.to(base.device, base.dtype),
         num_inference_steps=steps,
         guidance_scale=cfg,
-        width=size[0],
-        height=size[1],
+        width=width,
+        height=height,
         output_type="latent",
+        callback_on_step_end=_alive,
     ).images
     return out
+
+
+def _alive(pipe: Any, step: int, t: Any, told: dict[str, Any]) -> dict[str, Any]:
+    heartbeat.alive()
+    return told
 
 
 PIPELINE_NAMES = {"encoder_hidden_states": "prompt_embeds", "text_embeds": "pooled_prompt_embeds"}

@@ -16,14 +16,14 @@ from torch import Tensor
 from lorafactory import families
 from lorafactory.errors import FailedError
 from lorafactory.families import Base
-from lorafactory.training import adapter, forward, memory, objective, optimizers
+from lorafactory.training import adapter, forward, memory, optimizers
 from lorafactory.training.checkpoint import Keeper
 from lorafactory.training.conditioning import Words
-from lorafactory.training.holdout import Holdout
+from lorafactory.training.holdout import PAIRS, Holdout
 from lorafactory.training.latents import Pictures
 from lorafactory.training.memory import Means, Room
 from lorafactory.training.order import batches
-from lorafactory.training.plan import Example, Item, Plan
+from lorafactory.training.plan import Example, Item, Plan, fit_all
 from lorafactory.training.precision import autocast
 from lorafactory.training.randomness import generator
 from lorafactory.training.running import Running
@@ -62,12 +62,17 @@ class Session:
         self.base, self.examples, self.run, self.settings = base, examples, run, settings
         self.start, self.keeper, self.say = start, keeper, say
         family = families.get(base.family)
-        objective.check(base, settings)
-        fitted = [(example, run.fits[example.name]) for example in examples]
+        shown = [(example, run.fits[example.name]) for example in examples]
+        fits = fit_all(held_out, settings)
+        unseen = [(example, fits[example.name]) for example in held_out]
+        self.fitted = [*shown, *unseen]
         self.pictures = Pictures(family, base, settings, cache)
-        self.pictures.prepare(fitted)
-        self.holdout = Holdout(family, base, held_out, settings, cache)
-        self.fitted = [*fitted, *self.holdout.fitted]
+
+        def encode() -> Holdout:
+            self.pictures.prepare(shown)
+            return Holdout(unseen, self.pictures)
+
+        self.holdout = memory.encoded(base, encode, lambda text: say(start.step, text))
         rates = settings.rates(base.parts)
         self.matrices = adapter.attach(
             family,
@@ -138,18 +143,36 @@ class Session:
         todo = batches(self.run, self.examples, self.settings, 1)
         largest = max(todo, key=lambda batch: len(batch) * math.prod(batch[0].fit.bucket))
         group = [largest] * min(self.settings.gradient_accumulation, len(todo))
-        for _ in range(2):  # the first is slow: memory is taken, kernels are chosen
+        done = 0
+        while done < 2:  # the first is slow: memory is taken, kernels are chosen
             began = time.perf_counter()
             loss, _ = self.room.fits(self.gradients, 1, group)
-            self.now.update(loss)
+            done += self.update(loss) is not None
             took = time.perf_counter() - began
         self.matrices.load(before)
         self.now.renew(self.room.means.optimizer)
         return took
 
+    def update(self, loss: float) -> float | None:
+        """Take the step, and return its learning rate; None where memory ran out in it and it has gone back."""
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return self.now.update(loss)
+        # half of it may be done: its optimizer and gradients go, and the last state comes back before it is kept again
+        self.now.renew(self.now.name)
+        self.now.optimizer.zero_grad(set_to_none=True)
+        if self.keeper.good is not None:  # else the step was only tried out
+            self.now.put(self.keeper.good)
+        self.room.make()
+        return None
+
     def measure(self) -> float | None:
         """Loss of the held-out pictures; None where there are none."""
-        found = self.holdout.measure(self.words)
+
+        def ask() -> float | None:
+            means = self.room.means  # once room was made, no more at once than a step has
+            return self.holdout.measure(self.words, means.micro if means.away else PAIRS)
+
+        found = self.room.fits(ask)
         self.now.holdout += [] if found is None else [found]
         return found
 

@@ -102,7 +102,7 @@ class TrainSettings(BaseModel):
     max_tokens: int = Field(75, ge=75, le=225, multiple_of=75)
     """CLIP tokens of a caption that are read: 75, 150 or 225. What is beyond is not seen."""
     clip_skip: int = Field(1, ge=1, le=4)
-    """Which layer of the text encoder is read, counted from the last: 1, or 2 for anime models."""
+    """Which layer of the text encoder is read, counted from the last: 1, or 2 for anime models. SDXL ignores it."""
 
     # ------------------------------------------------------------ the adapter
 

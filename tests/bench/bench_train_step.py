@@ -223,7 +223,12 @@ def measure(case: Case, turns: int, steps: int) -> Measured:
     gc.collect()  # the base of the case before
     base, found = base_of(case), (Measured(), Measured())
     shown = Example("0001.png", Path("0001.png"), "", "a dot", 1, case.side, case.side)
-    expected = footprint.estimate(base, settings_of(case), plan.plan([shown], settings_of(case)))
+    s, family = settings_of(case), families.get(case.family)
+    matrices = adapter.attach(
+        family, base, kind=s.network, settings=s, parts=["unet"], generator=lambda name: torch.Generator()
+    )
+    expected = footprint.estimate(base, s, plan.plan([shown], s))
+    matrices.detach()
     # compiled blocks stay so: where ours is, the plain loop has its turns before
     order = [(plain, 1)] * turns + [(ours, 0)] * turns if case.compile else [(plain, 1), (ours, 0)] * turns
     for index, (run, which) in enumerate(order):

@@ -45,10 +45,12 @@ SAVES, SEED, EACH = 6, 11, 64
 TRIGGER = "d3mo"
 PROMPTS = (
     "{trigger}",
-    "{trigger}, a large yellow {class} in front of a plain blue background",
     "{trigger}, a large green {class} in front of a plain pink background",
+    "{trigger}, a large yellow {class} in front of a plain red background",
     "a large red {class} in front of a plain yellow background",
 )
+"""Colours of the set, colours that are neither in the set nor in the truth, and one that does not call the LoRA."""
+SEEDS = range(1, 9)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,6 @@ def train(run: Run) -> None:
         "train.epochs": SAVES,
         "train.save_every_epochs": 1,
         "train.cycles": SAVES,
-        "compare.prompts": list(PROMPTS),
     }
     words = ["--trigger", TRIGGER, "--class", run.thing.word, "--recipe", "demo", "--base", "pocket"]
     sets = [word for key, value in kept.items() for word in ("--set", f"{key}={json.dumps(value)}")]
@@ -173,7 +174,8 @@ class Judged:
 
 
 def judge(run: Run) -> Judged:
-    call(run, "compare", run.name)
+    asked = [word for text in PROMPTS for word in ("--prompts", text)]
+    call(run, "compare", run.name, *asked, *(word for seed in SEEDS for word in ("--seeds", str(seed))))
     call(run, "pick", run.name)
     told = {name: json.loads((run.place / "txt2img-images" / f"{name}.json").read_text()) for name in NAMES}
     columns = [c for c in told["scores"]["columns"] if c["save"] and c["strength"] == told["scores"]["strength"]]

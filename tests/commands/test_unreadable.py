@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Said
 from drawn import draw_all
+
+from tests.conftest import Said
 
 GARBLED = "4nna, größer".encode("latin-1")
 

@@ -127,6 +127,26 @@ def test_why_a_lora_and_why_nothing(recorded: Path):
     assert story["runs"][3]["verdicts"] == {"kept": 1, "set aside": 2}
 
 
+def test_how_often_a_person_and_the_verdict_agree(recorded: Path):
+    assert "choice" not in told(recorded)
+
+    def pick(store: Store, lora: str, agrees: float | None):
+        with store.run(lora, "pick", version=2, key="k", settings={}) as run:
+            if agrees is not None:
+                run.metric(0, "agrees", agrees)
+
+    with Store(recorded / "lorafactory.db") as store:
+        pick(store, "anna", None)  # by the verdict
+    assert "choice" not in told(recorded)
+    with Store(recorded / "lorafactory.db") as store:
+        for lora, agrees in (("anna", 1), ("bert", 1), ("carl", 0), ("anna", 0), ("carl", None)):
+            pick(store, lora, agrees)
+    assert told(recorded).splitlines()[-1] == "a person's choice of a save is the verdict's too in 1 of 3 LoRAs"
+    story = json.loads(told(recorded, "--json"))
+    assert (story["chosen"], story["agreed"]) == (3, 1)
+    assert "choice" not in told(recorded, "anna")
+
+
 def test_why_something_unknown(recorded: Path):
     with pytest.raises(SettingsError, match=r"nothing is recorded about bert(.|\n)*recorded LoRAs: anna"):
         told(recorded, "bert")

@@ -62,10 +62,10 @@ def drawn(i: int) -> Image.Image:
 
 
 def test_encoders_are_found_by_listing():
-    assert encoders.names() == ["clip"]
+    assert encoders.names() == ["clip", "dino"]
     assert encoders.get("clip") is clip
-    with pytest.raises(SettingsError, match=r"no encoder 'dino'; known are: clip"):
-        encoders.get("dino")
+    with pytest.raises(SettingsError, match=r"no encoder 'siglip'; known are: clip, dino"):
+        encoders.get("siglip")
 
 
 def test_rows_of_length_one_that_no_batch_changes(loaded, monkeypatch):
@@ -76,6 +76,19 @@ def test_rows_of_length_one_that_no_batch_changes(loaded, monkeypatch):
     assert np.linalg.norm(whole, axis=1) == pytest.approx(1, abs=1e-5)
     assert np.abs(whole - parts).max() < 1e-5
     assert len(np.unique(whole.round(4), axis=0)) == 5
+
+
+def test_parts_are_the_patches_half_way(loaded):
+    pictures = [drawn(i) for i in range(3)]
+    parts = loaded.encode_parts(pictures)
+    assert parts.shape == (3, 64, 128) and np.linalg.norm(parts, axis=2) == pytest.approx(1, abs=1e-5)
+    seen = []
+    hook = loaded.net.visual.transformer.resblocks[1].register_forward_hook(lambda *told: seen.append(told[2]))
+    loaded.encode_images(pictures)
+    hook.remove()
+    patches = seen[0][:, 1:].numpy()
+    assert parts == pytest.approx(patches / np.linalg.norm(patches, axis=2, keepdims=True), abs=1e-5)
+    assert len(loaded.encode_parts([])) == 0
 
 
 def test_any_mode_of_picture(loaded):

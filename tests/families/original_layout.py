@@ -13,7 +13,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from lorafactory import networks
 from lorafactory.families import Base
+from lorafactory.training.adapter import layers
+from lorafactory.training.settings import TrainSettings
 
 SMALL_VAE = {"block_out_channels": [32, 32, 32, 32]}
 SMALL_TEXT = {
@@ -69,6 +72,14 @@ def build(family: Any, config: Path, device: str = "cpu") -> Base:
             base.parts["text_encoder_2"] = CLIPTextModelWithProjection(second)
         base.vae = AutoencoderKL.from_config(AutoencoderKL.load_config(config / "vae"))
     return base
+
+
+def chosen(family: Any, base: Base, kind: str) -> dict[str, tuple[str, int]]:
+    """Part and rank of every layer an adapter kind changes, by its name in the file."""
+    names, network = family.key_names(base), networks.get(kind)
+    settings = TrainSettings(rank=16, conv_rank=8)
+    sizes = [(layer, network.size(layer, settings)) for layer in layers(family, base, base.parts)]
+    return {names[f"{x.part}.{x.path}"]: (x.part, size.rank) for x, size in sizes if size is not None}
 
 
 RESNET = {

@@ -6,57 +6,25 @@ import copy
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from original_layout import build, original, small_config
+from original_layout import chosen, original
 from original_layout import vae as original_vae
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lorafactory import families, networks
+from lorafactory import families
 from lorafactory.errors import BaseError
 from lorafactory.families import Base, Frame, sd15
-from lorafactory.training.adapter import layers
-from lorafactory.training.settings import TrainSettings
 
+FAMILY = "sd15"
 FRAME = Frame((32, 32), (0, 0), (32, 32))
 
 
-@pytest.fixture(scope="module")
-def tiny() -> Base:
-    return sd15.tiny()
-
-
-@pytest.fixture(scope="module")
-def full() -> Base:
-    """Stable Diffusion 1.5 in its true size without its weights."""
-    return build(sd15, sd15.CONFIG, "meta")
-
-
-@pytest.fixture(scope="module")
-def folder(tiny: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("base") / "tiny"
-    sd15.pipeline(tiny).save_pretrained(path)
-    return path
-
-
-def chosen(base: Base, kind: str) -> dict[str, tuple[str, int]]:
-    """Part and rank of every layer a kind changes, by its name in the file."""
-    names, network = sd15.key_names(base), networks.get(kind)
-    settings = TrainSettings(rank=16, conv_rank=8)
-    found = {}
-    for layer in layers(sd15, base, ["unet", "text_encoder"]):
-        size = network.size(layer, settings)
-        if size is not None:
-            found[names[f"{layer.part}.{layer.path}"]] = (layer.part, size.rank)
-    return found
-
-
 def test_a_lora_changes_the_modules_that_kohya_changes(full: Base) -> None:
-    found = chosen(full, "lora")
+    found = chosen(sd15, full, "lora")
     assert sum(part == "unet" for part, _ in found.values()) == 192
     assert sum(part == "text_encoder" for part, _ in found.values()) == 72
     block = "lora_unet_down_blocks_0_attentions_0"
@@ -77,33 +45,13 @@ def test_a_lora_changes_the_modules_that_kohya_changes(full: Base) -> None:
 
 
 def test_a_locon_adds_the_residual_blocks(full: Base) -> None:
-    found = chosen(full, "locon")
-    added = {name: rank for name, (_, rank) in found.items() if name not in chosen(full, "lora")}
+    found = chosen(sd15, full, "locon")
+    added = {name: rank for name, (_, rank) in found.items() if name not in chosen(sd15, full, "lora")}
     assert sum(rank == 8 for rank in added.values()) == 50  # 3x3 convolutions
     assert sum(rank == 16 for rank in added.values()) == 36  # 1x1 ones and time projections
     assert "lora_unet_down_blocks_2_downsamplers_0_conv" in added
     assert "lora_unet_up_blocks_0_upsamplers_0_conv" in added
     assert added["lora_unet_up_blocks_3_resnets_2_conv_shortcut"] == 16
-
-
-def test_no_two_layers_share_a_name(full: Base) -> None:
-    names = sd15.key_names(full)
-    assert len(set(names.values())) == len(names)
-
-
-def test_a_folder_is_loaded_as_it_was_saved(tiny: Base, folder: Path) -> None:
-    assert families.detect(folder) == "sd15"
-    loaded = sd15.load(folder)
-    for name, part in tiny.parts.items():
-        assert all(torch.equal(t, loaded.parts[name].state_dict()[key]) for key, t in part.state_dict().items())
-        assert not any(p.requires_grad for p in loaded.parts[name].parameters())
-    assert loaded.vae_sha256 == tiny.vae_sha256
-    assert loaded.schedule.prediction_type == "v_prediction"
-    assert (loaded.latent_channels, loaded.latent_factor) == (4, 4)
-    captions = ["zqx, a dot", ""]
-    found = sd15.encode_captions(loaded, captions, [FRAME] * 2)["encoder_hidden_states"]
-    assert found.shape == (2, 77, 16)
-    torch.testing.assert_close(found, sd15.encode_captions(tiny, captions, [FRAME] * 2)["encoder_hidden_states"])
 
 
 def test_precision_and_prediction_type_come_from_the_settings(folder: Path, tmp_path: Path) -> None:
@@ -160,47 +108,7 @@ def test_long_captions_are_read_in_pieces_of_75(tiny: Base) -> None:
     torch.testing.assert_close(states(caption, 75)[0], whole[0])  # the rest is cut off
 
 
-def test_the_tokenizer_is_clips() -> None:
-    tokenizer = sd15.tokenizer()
-    assert len(tokenizer) == 49408
-    # the ids of openai/clip-vit-large-patch14
-    assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
-    assert tokenizer("Hello, World!").input_ids == [49406, 3306, 267, 1002, 256, 49407]
-
-
 # ---------------------------------------------------------------- one file in the layout of the original release
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
-    """A toy with the full model's blocks, which the family takes for the full model."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(sd15, "CONFIG", small_config(sd15, tmp_path_factory.mktemp("config") / "small"))
-    torch.manual_seed(0)
-    yield build(sd15, sd15.CONFIG)
-    patch.undo()
-
-
-@pytest.mark.parametrize("marked", [False, True])
-def test_a_one_file_checkpoint_needs_no_hub(made: Base, tmp_path: Path, marked: bool) -> None:
-    marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)} if marked else {}
-    file = tmp_path / "model.safetensors"
-    save_file({**original(made), **marks}, file)
-
-    assert families.detect(file) == "sd15"
-    loaded = sd15.load(file)
-    for name, part in made.parts.items():
-        state = loaded.parts[name].state_dict()
-        assert state.keys() == part.state_dict().keys()
-        assert all(torch.equal(tensor, state[key]) for key, tensor in part.state_dict().items())
-        assert not any(p.requires_grad for p in loaded.parts[name].parameters())
-    assert loaded.vae_sha256 == made.vae_sha256
-    assert loaded.schedule.prediction_type == ("v_prediction" if marked else "epsilon")
-    assert (float(loaded.schedule.snr(torch.tensor([999]))) == 0) is marked
-    assert len(loaded.tokenizers[0]) == 49408
-    words = sd15.encode_captions(loaded, ["a photo of a cat"], [FRAME])
-    out = sd15.predict(loaded, torch.randn(1, 4, 8, 8), torch.tensor([5]), words)
-    assert out.shape == (1, 4, 8, 8) and torch.isfinite(out).all()
 
 
 def test_the_text_encoder_may_come_without_a_level_of_its_name(made: Base, tmp_path: Path) -> None:

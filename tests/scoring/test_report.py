@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import base64
 import io
-import itertools
+import json
 import math
-from dataclasses import replace
+import re
+from functools import cache
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
 
-from lorafactory.scoring.report import (
-    Mark,
-    Noticed,
-    Report,
-    Row,
-    Setting,
-    Shown,
-    bounds,
-    chart,
-    number,
-    picture,
-    render,
-    smoothed,
-    thinned,
-)
+from lorafactory import pages
+from lorafactory.pages import duration, number, picture
+from lorafactory.scoring.charts import Mark, loss_curve, smoothed, thinned
+from lorafactory.scoring.report import Noticed, Report, Setting, Shown, render
+from tests.compared import DRAWINGS, FULL, scores, verdict
 
-HOSTILE = (
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "' onmouseover='alert(1)",
-    "{{ 7 * 7 }}{% raw %}",
-    "</style></table></main>&amp;<!--",
-    "\u202egnp.exe \u0000 日本語 ü 🙂",
+HOSTILE = " ".join(
+    (
+        "</script><script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "' onmouseover='alert(1)",
+        "{{ 7 * 7 }}{% raw %}",
+        "</style></table></main>&amp;<!--",
+        "\u202egnp.exe \u2028 日本語 ü 🙂",
+    )
 )
-VOID = {"meta", "img", "polyline", "link", "br"}
+VOID = {"meta", "img", "link", "br", "source", "input", "rect"}
 
 
 def data_url(colour: str = "red") -> str:
@@ -45,28 +38,23 @@ def data_url(colour: str = "red") -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def report(text: str = "plain", url: str | None = None) -> Report:
+def report(text: str = "", url: str | None = None, *, passed: bool = True) -> Report:
     url = data_url() if url is None else url
+    told = scores(text=text, bases=("pony",), strengths=(1.0,), prompts=3, seeds=2)
     return Report(
-        name=text,
-        trigger=text,
-        file=f"{text}.safetensors",
-        pick=text,
-        passed=True,
-        reason=text,
-        kind=text,
-        another=text,
+        name=f"anna{text}",
+        trigger=f"4nna{text}",
+        scores=told,
+        verdict=verdict(text, passed=passed),
+        kind=f"person{text}",
         preview=url,
-        grid=url,
-        scores=[Row("baseline", 0.4, 0.01), Row(text, 0.7, 0.01, 0.75, 0.3, 0.4, 0.0, 1.2, 0.01, text, chosen=True)],
-        ceiling=0.8,
+        cells={f"cells/{i:02}.png": url for i in range(DRAWINGS)},
         losses=[(i, 1 / i) for i in range(1, 500)],
-        marks=[Mark(100, text), Mark(200, text, chosen=True)],
-        pictures=[Shown(text, url, text, text), Shown("0002.png", url)],
-        noticed=[Noticed(text, url, text, text), Noticed("x", "", "set aside", "truncated")],
-        settings=[Setting(text, text, text, text), Setting("train", "epochs", "6")],
-        facts=[(text, text)],
-        remarks=[text],
+        pictures=[Shown("0001.png", url, f"4nna{text}"), Shown(f"0004{text}.png", url)],
+        noticed=[Noticed(f"IMG{text}.jpg", url, f"flagged{text}", text), Noticed("x", "", "set aside", "truncated")],
+        settings=[Setting("train", "base", text, text), Setting("train", "epochs", "6")],
+        facts=[("base", text)],
+        timings=[(f"train{text}", "today", 61.0)],
     )
 
 
@@ -96,107 +84,105 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.text += data
 
-
-PLAIN = Page(render(report()))
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_what_files_bring_stays_text(text: str) -> None:
-    page = Page(render(report(text)))
-    assert page.tags == PLAIN.tags
-    assert [(tag, name) for tag, name, _ in page.attributes] == [(tag, name) for tag, name, _ in PLAIN.attributes]
-    assert page.text.count(text) >= 15
+    def of(self, tag: str, name: str) -> list[str]:
+        return [value for t, n, value in self.attributes if (t, n) == (tag, name)]
 
 
-@pytest.mark.parametrize("text", ["plain", *HOSTILE])
-def test_it_needs_and_loads_nothing(text: str) -> None:
-    html = render(report(text))
+@cache
+def made(text: str = "") -> str:
+    return render(report(text))
+
+
+def test_what_files_bring_stays_text() -> None:
+    page, plain = Page(made(HOSTILE)), Page(made())
+    assert page.tags == plain.tags
+    assert [(tag, name) for tag, name, _ in page.attributes] == [(tag, name) for tag, name, _ in plain.attributes]
+    assert page.text.count(HOSTILE) >= 15
+
+
+@pytest.mark.parametrize("text", ["", HOSTILE])
+def test_it_loads_nothing_and_runs_only_its_own(text: str) -> None:
+    html = made(text)
     page = Page(html)
-    assert "http:" not in html
-    assert "https:" not in html
-    assert "url(" not in html
-    assert "@import" not in html
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form", "a"} & set(page.tags)
-    assert not [name for _, name, _ in page.attributes if name.startswith("on") or name in {"href", "srcset"}]
-    assert all(value.startswith("data:image/") for _, name, value in page.attributes if name == "src")
-    assert page.tags.count("style") == 1
-    policy = next(value for tag, name, value in page.attributes if (tag, name) == ("meta", "content"))
-    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert not re.search(r"https?:|url\(|@import", html)
+    assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert not [name for _, name, _ in page.attributes if name.startswith("on") or name == "style"]
+    assert all(value.startswith("data:image/") for tag in ("img", "source") for value in page.of(tag, "src"))
+    style, script = (re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL) for tag in ("style", "script"))
+    assert style and script and len(re.findall(r"<(?:style|script)\b", html)) == 3  # the third is the data
+    allowed = f"style-src {pages.digest(style[1])}; script-src {pages.digest(script[1])};"
+    policy = page.of("meta", "content")[0]
+    assert policy.startswith("default-src 'none'; img-src data:; ") and allowed in policy and "unsafe" not in policy
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "http://example.org/x.png",
-        "javascript:alert(1)",
-        "data:text/html;base64,PHNjcmlwdD4=",
-        "data:image/svg+xml;base64,PHN2Zz4=",
-        'data:image/png;base64,AAAA" onerror="x',
-    ],
+def test_the_data_are_the_same_whatever_is_in_them() -> None:
+    html = made(HOSTILE)
+    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    assert block and "<" not in block[1]
+    told = json.loads(block[1])
+    assert [c["save"] for c in told["columns"]] == [None, "epoch 1", "epoch 2", "epoch 3", "epoch 4"]
+    cell = told["cells"]["3.0.2"]
+    assert ["prompt", f"4nna, scene 0{HOSTILE}"] in cell["facts"] and cell["said"].endswith("counted as a copy")
+    assert told["cells"]["1.0.2"]["command"] == FULL + HOSTILE and told["cells"]["1.0.2"]["file"] == ""
+    assert told["cells"]["0.0.1"]["near"] == 0  # 0001.png is the first of the set
+
+
+ELSEWHERE = (
+    "",
+    "http://example.org/x.png",
+    "javascript:alert(1)",
+    "data:text/html;base64,PHNjcmlwdD4=",
+    'data:image/png;base64,AAAA" onerror="x',
 )
-def test_only_pictures_within_the_page_are_shown(url: str) -> None:
-    assert picture(url) == ""
-    page = Page(render(report(url=url)))
-    assert "img" not in page.tags
-    assert "0002.png" in page.text
+
+
+def test_only_pictures_within_the_page_are_shown() -> None:
+    assert [picture(url) for url in ELSEWHERE] == [""] * 5
+    page = Page(render(report(url=ELSEWHERE[1])))
+    assert all(value.startswith("data:image/svg+xml;") for value in page.of("img", "src") if value)
+    assert page.text.count("not drawn") == 5 * 6 and "0001.png" in page.text
 
 
 def test_it_says_what_was_chosen_and_how_to_get_another() -> None:
-    told = replace(
-        report(),
-        name="anna",
-        file="anna.safetensors",
-        trigger="4nna",
-        pick="epoch 4",
-        weight=0.8,
-        another="lora pick anna --epoch N",
-    )
-    text = Page(render(told)).text
-    assert "<lora:anna:0.8> 4nna" in text
-    assert "lora pick anna --epoch N" in text
-    assert "the best of saves that do not pass" not in text
-    assert "epoch 4, the best of saves that do not pass" in Page(render(replace(told, passed=False))).text
-    assert "epoch 4, chosen by hand" in Page(render(replace(told, by_hand=True))).text
+    text = Page(made()).text
+    assert "<lora:anna:1> 4nna" in text and "lora pick anna --epoch N" in text and "The best." in text
+    assert "the best of saves that do not pass" not in text and "--more" not in text
+    failed = Page(render(report(passed=False))).text
+    assert "epoch 3, the best of saves that do not pass" in failed and "lora train anna --more 3" in failed
 
 
-def test_a_report_of_almost_nothing_is_a_page() -> None:
-    page = Page(render(Report("x", "x", "x.safetensors", "epoch 1", passed=False, reason="why")))
-    assert "section" not in page.tags
+def test_a_comparison_without_a_choice_is_a_page_too() -> None:
+    page = Page(render(Report("x", "x", scores(bases=("pony",), saves=1, strengths=(1.0,)))))
+    assert "lora pick x" in page.text and "picture" not in page.tags  # one save is no curve
 
 
 def test_it_is_the_same_every_time() -> None:
-    assert render(report()) == render(report())
+    assert render(report()) == made()
 
 
-def test_unknown_numbers_are_a_dash() -> None:
+def test_what_is_read() -> None:
     assert [number(v) for v in (None, math.nan, math.inf, 0.12345)] == ["–", "–", "–", "0.123"]
+    assert [duration(s) for s in (0.24, 42, 250, 7500)] == ["0.2 s", "42 s", "4 min 10 s", "2 h 05 min"]
 
 
-def test_the_chart_stays_in_its_frame_and_knows_its_saves() -> None:
-    losses = [(i, 5.0 if i == 77 else math.nan if i == 5 else 0.2 + 0.1 / i) for i in range(1, 1001)]
-    marks = [Mark(i, f"epoch {i // 100}", chosen=i == 300) for i in range(100, 1001, 100)]
-    found = chart(losses, [*marks, Mark(9999, "elsewhere")])
-    assert found is not None
-    points = [tuple(map(float, point.split(","))) for point in found.raw.split()]
-    assert len(points) <= 240
-    assert all(0 <= x <= 100 and 0 <= y <= 100 for x, y in points)
-    assert [x for x, _ in points] == sorted(x for x, _ in points)
-    assert [t.label for t in found.x] == [f"epoch {i}" for i in range(1, 11)]
-    shown = [t for t in found.x if t.shown]
-    assert [t.label for t in shown if t.chosen] == ["epoch 3"]
-    assert all(b.at - a.at >= 18 for a, b in itertools.pairwise(shown))
-    assert float(found.y[0].label) < 0.25 < float(found.y[2].label) < 0.9  # one outlier does not flatten it
+def test_charts_are_drawn_for_every_page_without_dates_scripts_or_addresses() -> None:
+    chart = loss_curve(
+        [(i, math.nan if i == 5 else 0.2 + 0.1 / i) for i in range(1, 1001)], [Mark(300, "$epoch 3$", True)]
+    )
+    assert [media.count("max-width") + 2 * media.count("dark") for media, _ in chart] == [3, 1, 2, 0]
+    drawn = [base64.b64decode(address.partition(",")[2]).decode() for _, address in chart]
+    assert all("$epoch 3$" in svg and "script" not in svg and "<dc:date>" not in svg for svg in drawn)
+    assert all(re.findall(r'href="(?!#)', svg) == [] for svg in drawn)
+    assert len(set(drawn)) == 4
 
 
 @pytest.mark.parametrize("losses", [[], [(1, 0.5)], [(1, math.nan), (2, math.inf)]])
 def test_too_little_to_draw_is_no_chart(losses: list[tuple[int, float]]) -> None:
-    assert chart(losses, []) is None
+    assert loss_curve(losses, []) == []
 
 
 def test_smoothing_and_thinning_keep_the_level() -> None:
     assert smoothed([0.3] * 50) == pytest.approx([0.3] * 50)
+    assert len(thinned([(i, 2.0) for i in range(1000)])) <= 240
     assert thinned([(i, 2.0) for i in range(1000)])[0] == (2, 2.0)
     assert thinned([(1, 0.5), (2, 0.7)]) == [(1, 0.5), (2, 0.7)]
-    low, high = bounds([0.5, 0.5], [0.5, 0.5])
-    assert low < 0.5 < high

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import subprocess
 from importlib import metadata
@@ -96,10 +97,29 @@ def test_the_disk_must_hold_what_a_training_writes(tmp_path: Path, monkeypatch, 
     assert "6 saves" in row.value
 
 
+@pytest.mark.parametrize(
+    ("values", "saves"),
+    [
+        ({"epochs": 6, "save_every_epochs": 4}, 2),
+        ({"epochs": 6, "save_every_steps": 10}, 8),  # of 6 x 24 / 2 = 72 steps, and the end
+        ({"epochs": 6, "save_at": (5, 70, 900)}, 3),
+        ({"epochs": 6, "save_every_steps": 10, "max_steps": 30}, 3),  # two whole epochs
+        ({"epochs": 6, "keep_last": 2}, 3),  # and the first
+    ],
+)
+def test_saves_are_counted_as_they_will_be_written(tmp_path: Path, values: dict[str, object], saves: int):
+    """Two pictures whose repeats are not decided yet."""
+    s = TrainSettings.model_validate({**values, "batch": 2, "resolution": 96})
+    fits = {name: Fit((96, 96), (96, 96), (0, 0)) for name in "ab"}
+    assert machine.saves_of(work(tmp_path), fits, s) == saves
+    row = machine.disk(work(tmp_path), POCKET, fits, s, "fp16", cells=1)
+    assert f"{saves} saves" in row.value
+
+
 def told_by_nvidia(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
     done = subprocess.CompletedProcess([], 0, stdout=text)
-    monkeypatch.setattr(machine.subprocess, "run", lambda *args, **options: done)
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: done)
 
 
 @pytest.mark.parametrize(("free", "verdict"), [(9216, "ok"), (3000, "note")])
@@ -120,7 +140,7 @@ def test_a_card_that_torch_cannot_use_is_said(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_no_card_is_a_note_except_for_the_pocket(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     assert machine.card(POCKET, pocket=False).verdict == "note"
     assert machine.card(POCKET, pocket=True).verdict == "ok"
     told_by_nvidia(monkeypatch, "No devices were found\n")

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from lorafactory import families, settings, step, steps
-from lorafactory.commands.make import Origin, asked
 from lorafactory.errors import BaseError
 from lorafactory.families import Found
+from lorafactory.intake import Origin
+from lorafactory.making import asked
 from lorafactory.pocket import MODELS
 from lorafactory.step import Work
 from lorafactory.training import lora_file, precision
@@ -97,7 +98,8 @@ def test_all_who_load_the_base_pass_it_on(space: Path, bare: Path, monkeypatch: 
     monkeypatch.setattr("lorafactory.training.memory.recompute", lambda base, on: None)
     work = work_of(space, {"base": str(bare), "vae": VAE, "prediction": "v_prediction"})
     compare, generate = steps.get("compare"), steps.get("generate")
-    compare.Studio(work, compare.Settings())
+    here = compare.checkpoint(work)
+    compare.Studio(compare.How(96, 1, 2, 3.0, "fp32"), batch=1).have(here)
     generate.load(generate.models(work, generate.Settings()))  # of `probe` too
     train = steps.get("train").Settings()
     precision.load(bare, precision.decide(bare, train, device="cpu"), **work.models.told)
@@ -118,7 +120,7 @@ def test_settings_that_a_base_has_no_use_for_are_said_before_it_loads() -> None:
     assert problem.fatal and "scale_v_pred_loss is for bases that predict v" in problem.message
     assert train.base_problems(v, s) == []
     skipped = train.base_problems(replace(xl, prediction_type="v_prediction"), s)
-    assert [p.fatal for p in skipped] == [False] and "clip_skip = 2 changes nothing" in skipped[0].message
+    assert [p.fatal for p in skipped] == [False] and "clip_skip = 2 has no effect: SDXL" in skipped[0].message
 
 
 def test_a_capped_training_is_up_to_date(lora: Callable[..., Said], space: Path, folder: Path) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from judged_sets import FakeRun, scenes, with_past, work_on
 from PIL import Image
-from pydantic import ValidationError
 
 from lorafactory.captioners import blip, wd
 from lorafactory.errors import FailedError
@@ -317,13 +316,6 @@ def test_check_says_what_cannot_be_edited(tmp_path):
     ]
     (unused,) = step.check(work, Settings(captioner="files", text="x"))
     assert not unused.fatal and unused.message == "caption.text is not used: captioner = files"
-
-
-def test_words_may_be_said_as_the_help_says_them():
-    told = 'light = ["soft lighting", "studio lighting"]'
-    assert Settings.model_validate({"words": told}).words == {"light": ["soft lighting", "studio lighting"]}
-    with pytest.raises(ValidationError, match=r'should be words by dimension, as in light = \["soft'):
-        Settings.model_validate({"words": "soft lighting"})
 
 
 # ---------------------------------------------------------------- long work

@@ -7,16 +7,47 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 
+from lorafactory import families
+from lorafactory.families import Base
 from lorafactory.training.plan import Example
 from lorafactory.training.settings import TrainSettings
 
 SIZES = ((32, 32), (48, 32), (32, 48), (40, 40))
+Draw = Callable[..., list[Example]]
+
+
+def change(settings: TrainSettings, **values: object) -> TrainSettings:
+    """The same settings with others in their place, looked at as if a person had written them."""
+    return TrainSettings.model_validate({**settings.model_dump(), **values})
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return families.get("sd15").tiny()
+
+
+@pytest.fixture(scope="module")
+def pictures(draw: Draw, tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
+    """Five pictures of four sizes, each shown twice an epoch."""
+    return draw(tmp_path_factory.mktemp("set") / "2_zqx", 5, repeats=2)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache folder of a workspace."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="session")
-def draw() -> Callable[..., list[Example]]:
+def draw() -> Draw:
     """Draw pictures of a few sizes into a folder; nothing in them is random."""
 
     def make(folder: Path, count: int = 4, repeats: int = 1) -> list[Example]:

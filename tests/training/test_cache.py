@@ -18,16 +18,11 @@ from lorafactory.training.cache import Cache
 from lorafactory.training.conditioning import Words
 from lorafactory.training.latents import Pictures
 from lorafactory.training.loop import Save, train
-from lorafactory.training.plan import Example, plan
+from lorafactory.training.plan import plan
 from lorafactory.training.settings import TrainSettings
+from tests.training.conftest import Draw, change
 
-Draw = Callable[..., list[Example]]
 FRAME = Frame((32, 32), (0, 0), (32, 32))
-
-
-@pytest.fixture(scope="module")
-def base() -> Base:
-    return families.get("sd15").tiny()
 
 
 class Counted:
@@ -48,10 +43,6 @@ class Counted:
     def encode_images(self, base: Base, pixels: Tensor) -> tuple[Tensor, Tensor]:
         self.pictures += len(pixels)
         return self.family.encode_images(base, pixels)
-
-
-def change(settings: TrainSettings, **values: object) -> TrainSettings:
-    return TrainSettings.model_validate({**settings.model_dump(), **values})
 
 
 @pytest.fixture
@@ -132,9 +123,9 @@ def test_texts_on_disk_are_shared_by_runs_until_something_is_edited(
     examples = draw(tmp_path / "set", 1)
     fitted = [(e, plan(examples, still).fits[e.name]) for e in examples]
     first, second = Counted(), Counted()
-    Words(first, base, still, cache=tmp_path).prepare(fitted)  # type: ignore[arg-type]
+    Words(first, base, still, cache=tmp_path).park(fitted)  # type: ignore[arg-type]
     assert set(first.texts) == {*(e.caption for e in examples), ""}  # captions may be dropped, so that one too
-    Words(second, base, change(still, **edit), cache=tmp_path).prepare(fitted)  # type: ignore[arg-type]
+    Words(second, base, change(still, **edit), cache=tmp_path).park(fitted)  # type: ignore[arg-type]
     assert set(second.texts) == {text.format(examples[0].caption) for text in encoded}
 
 
@@ -145,7 +136,7 @@ def test_texts_of_another_precision_are_encoded_anew(
     fitted = [(example, plan([example], still).fits[example.name])]
     for dtype, encoded in ((torch.float32, 2), (torch.float32, 0), (torch.bfloat16, 2)):
         told = Counted()
-        Words(told, replace(base, dtype=dtype), still, cache=tmp_path).prepare(fitted)  # type: ignore[arg-type]
+        Words(told, replace(base, dtype=dtype), still, cache=tmp_path).park(fitted)  # type: ignore[arg-type]
         assert len(told.texts) == encoded
 
 
@@ -156,12 +147,12 @@ def test_another_encoder_or_caption_never_meets_an_old_entry(
     fitted = [(example, plan([example], still).fits[example.name])]
     edited = [(replace(example, caption="zqx, another"), fitted[0][1])]
     told = Counted()
-    Words(told, base, still, cache=tmp_path).prepare(fitted)  # type: ignore[arg-type]
+    Words(told, base, still, cache=tmp_path).park(fitted)  # type: ignore[arg-type]
     known = len(told.texts)
-    Words(told, base, still, cache=tmp_path).prepare(edited)  # type: ignore[arg-type]
+    Words(told, base, still, cache=tmp_path).park(edited)  # type: ignore[arg-type]
     assert set(told.texts[known:]) == {"zqx, another"}
     known = len(told.texts)
-    Words(told, families.get("sd15").tiny(seed=1), still, cache=tmp_path).prepare(fitted)  # type: ignore[arg-type]
+    Words(told, families.get("sd15").tiny(seed=1), still, cache=tmp_path).park(fitted)  # type: ignore[arg-type]
     assert len(told.texts) > known
 
 
@@ -186,7 +177,7 @@ def test_encoders_leave_when_all_is_encoded_and_come_back_when_needed(
 ) -> None:
     (example,) = draw(tmp_path / "set", 1)
     words = Words(families.get("sd15"), base, still, cache=tmp_path)
-    words.prepare([(example, plan([example], still).fits[example.name])])
+    words.park([(example, plan([example], still).fits[example.name])])
     assert words.away
     words(["", example.caption], [FRAME, FRAME])
     assert words.away  # both were known

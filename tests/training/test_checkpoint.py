@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lorafactory import families
 from lorafactory.errors import FailedError
 from lorafactory.families import Base
 from lorafactory.training import checkpoint, optimizers, session
@@ -21,35 +20,16 @@ from lorafactory.training.plan import Example
 from lorafactory.training.randomness import generator
 from lorafactory.training.session import Start
 from lorafactory.training.settings import TrainSettings
-
-Draw = Callable[..., list[Example]]
+from tests.training.conftest import change, same
 
 
 class Killed(BaseException):
     """Ends a training anywhere, as a signal that cannot be caught would."""
 
 
-def change(settings: TrainSettings, **values: object) -> TrainSettings:
-    return TrainSettings.model_validate({**settings.model_dump(), **values})
-
-
 @pytest.fixture(scope="module")
-def base() -> Base:
-    return families.get("sd15").tiny()
-
-
-@pytest.fixture(scope="module")
-def pictures(draw: Draw, tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
-    return draw(tmp_path_factory.mktemp("set"), 3, repeats=2)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+def pictures(pictures: list[Example]) -> list[Example]:
+    return pictures[:3]
 
 
 # ---------------------------------------------------------------- optimizers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from lorafactory.training import adapter, footprint, memory
 from lorafactory.training.plan import Example, plan
 from lorafactory.training.randomness import generator
 from lorafactory.training.settings import TrainSettings
+from tests.training.conftest import Draw
 
-Draw = Callable[..., list[Example]]
 FAMILIES = ("sd15", "sdxl")
 
 
@@ -29,30 +28,27 @@ def shown(draw: Draw, tmp_path: Path) -> list[Example]:
     return draw(tmp_path)
 
 
-@pytest.mark.parametrize("network", ["lora", "locon"])
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_trained_numbers_are_those_of_the_adapter(quick: TrainSettings, name: str, network: str) -> None:
+def prepared(name: str, s: TrainSettings) -> tuple[Base, int]:
+    """A base with an adapter in it, and how many numbers that has."""
     family = families.get(name)
     base = family.tiny()
-    s = quick.model_copy(update={"network": network, "text_encoder_lr": 1e-4})
-    counted = footprint.trained_numbers(base, s)
     parts = list(s.rates(base.parts))
     made = adapter.attach(
-        family, base, kind=network, settings=s, parts=parts, generator=lambda name: generator(0, name)
+        family, base, kind=s.network, settings=s, parts=parts, generator=lambda name: generator(0, name)
     )
-    assert counted == sum(p.numel() for part in parts for p in made.parameters(part))
+    return base, sum(p.numel() for part in parts for p in made.parameters(part))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_is_added_to_the_weights(quick: TrainSettings, shown: list[Example], name: str) -> None:
-    base = families.get(name).tiny()
-    numbers = footprint.trained_numbers(base, quick)
+    base, numbers = prepared(name, quick)
+    weights = held(base) - 4 * numbers
     plain, again = footprint.ACTIVATIONS[name]
     counted = plan(shown, quick)
     pixels = 40 * 40 * quick.batch  # of the largest bucket
 
     def rest(s: TrainSettings = quick, base: Base = base) -> float:
-        return footprint.estimate(base, s, counted) - held(base) - footprint.PROCESS
+        return footprint.estimate(base, s, counted) - weights - footprint.PROCESS
 
     assert rest(quick.model_copy(update={"optimizer": "adamw"})) == pytest.approx(numbers * 16 + 1.4 * plain * pixels)
     assert rest(quick.model_copy(update={"optimizer": "adamw8bit"})) == pytest.approx(

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
-from lorafactory import families, images
+from lorafactory import images
 from lorafactory.families import Base
 from lorafactory.training import gallery
 from lorafactory.training.gallery import Gallery
@@ -24,26 +23,17 @@ from lorafactory.training.plan import Example
 from lorafactory.training.prompts import Prompt
 from lorafactory.training.sample import decode
 from lorafactory.training.settings import TrainSettings
+from tests.training.conftest import change, same
 
-Draw = Callable[..., list[Example]]
 ASKED = (
     Prompt("zqx, a dot <b>&\"'", "blurry", (32, 24), 5, 2, 3.0),
     Prompt("a dot", "", (16, 16), 6, 1, 1.0),
 )
 
 
-def change(settings: TrainSettings, **values: object) -> TrainSettings:
-    return TrainSettings.model_validate({**settings.model_dump(), **values})
-
-
 @pytest.fixture(scope="module")
-def base() -> Base:
-    return families.get("sd15").tiny()
-
-
-@pytest.fixture(scope="module")
-def pictures(draw: Draw, tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
-    return draw(tmp_path_factory.mktemp("set") / "2_zqx", 4, repeats=2)
+def pictures(pictures: list[Example]) -> list[Example]:
+    return pictures[:4]
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +46,6 @@ def run(base: Base, examples: list[Example], s: TrainSettings, where: Path, **mo
     saves: list[Save] = []
     train(base, examples, s, cache=where / "cache", on_save=saves.append, **more)
     return saves
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_training_is_the_same_with_and_without_samples(

@@ -19,12 +19,9 @@ from lorafactory.training.adapter import attach
 from lorafactory.training.randomness import generator
 from lorafactory.training.sample import sample
 from lorafactory.training.settings import TrainSettings
+from tests.training.conftest import change
 
 sd15 = families.get("sd15")
-
-
-def change(settings: TrainSettings, **values: object) -> TrainSettings:
-    return TrainSettings.model_validate({**settings.model_dump(), **values})
 
 
 @pytest.fixture(scope="module")

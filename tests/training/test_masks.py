@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +17,7 @@ from lorafactory.training.conditioning import Words
 from lorafactory.training.latents import Pictures
 from lorafactory.training.plan import Example, Item, plan
 from lorafactory.training.settings import TrainSettings
-
-Draw = Callable[..., list[Example]]
+from tests.training.conftest import Draw
 
 
 def split(path: Path, size: tuple[int, int], left: int = 255, right: int = 0) -> Path:

@@ -15,29 +15,22 @@ from torch import Tensor
 from lorafactory import families
 from lorafactory.errors import BaseError, FailedError
 from lorafactory.families import Base
-from lorafactory.training import checkpoint, memory, session
+from lorafactory.training import card, checkpoint, memory, objective, session
 from lorafactory.training.checkpoint import Keeper
 from lorafactory.training.loop import Begun, Save, train
 from lorafactory.training.memory import Means
 from lorafactory.training.pace import Pace
 from lorafactory.training.plan import Example
+from lorafactory.training.running import Running
 from lorafactory.training.settings import TrainSettings
+from tests.training.conftest import Draw, change, same
 
-Draw = Callable[..., list[Example]]
 OURS = f"{os.getpid()}, python, 900\n"
 
 
-def change(settings: TrainSettings, **values: object) -> TrainSettings:
-    return TrainSettings.model_validate({**settings.model_dump(), **values})
-
-
-def smi(apps: str = "", card: str = "") -> Callable[[Sequence[str]], str]:
-    return lambda query: apps if "compute-apps" in query[0] else card
-
-
-@pytest.fixture
-def base() -> Base:
-    return families.get("sd15").tiny()
+def smi(apps: str = "", card: str = "") -> Callable[..., list[list[str]]]:
+    """An nvidia-smi that answers with these lines."""
+    return lambda query: [line.split(", ") for line in (apps if "compute-apps" in query else card).splitlines()]
 
 
 @pytest.fixture
@@ -61,8 +54,10 @@ class Ran:
         self.saves: list[Save] = []
         self.said: list[tuple[int, str]] = []
         self.begun: list[Begun] = []
+        self.steps: list[tuple[int, float, float]] = []
         self.error: FailedError | None = None
-        self.keeper = Keeper(where / "state", plan=checkpoint.read_plan(where / "state"))
+        state = where / "state"
+        self.keeper = Keeper(state, plan=checkpoint.read_plan(state), steps=told.pop("steps", 0))
         try:
             train(
                 base,
@@ -72,6 +67,7 @@ class Ran:
                 on_save=self.saves.append,
                 on_event=lambda step, text: self.said.append((step, text)),
                 on_begin=self.begun.append,
+                on_step=lambda *step: self.steps.append(step),
                 keeper=self.keeper,
                 **told,
             )
@@ -99,7 +95,7 @@ def test_each_rung_is_said_recorded_and_learns_the_same(
     pictures = draw(tmp_path / "set", 2, repeats=4)
     straight = Ran(base, pictures, s, tmp_path / "straight")
     assert not straight.said
-    monkeypatch.setattr(memory, "nvidia_smi", smi(OURS + "4, C:\\Games\\blender.exe, 3100\n5, /usr/bin/Xorg, [N/A]\n"))
+    monkeypatch.setattr(card, "nvidia_smi", smi(OURS + "4, C:\\Games\\blender.exe, 3100\n5, /usr/bin/Xorg, [N/A]\n"))
     small_card(lambda base, pictures, step: pictures == 1 and memory.recomputes(base))
     held = Ran(base, pictures, s, tmp_path / "held")
     assert [text.partition(". ")[0] for _, text in held.said] == [
@@ -127,8 +123,91 @@ def test_a_resumed_run_begins_with_the_room_that_was_made(
     newest = max((tmp_path / "state").glob("step-*"))
     newest.unlink()
     again = Ran(base, pictures, s, tmp_path)
-    assert not again.said and again.begun[0].means.micro == 1 and len(again.begun[0].history) >= 2
+    assert not again.said and again.saves[-1].means.micro == 1 and len(again.begun[0].history) >= 2
     assert all(torch.equal(t, first.tensors[name]) for name, t in again.tensors.items())
+
+
+def test_memory_that_runs_out_within_the_optimizer_costs_the_steps_since_the_last_state(
+    base: Base, draw: Draw, quick: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s, pictures = change(quick, epochs=2), draw(tmp_path / "set", 2, repeats=3)
+    straight = Ran(base, pictures, s, tmp_path / "straight")
+    real, broken = Running.update, [5, 1]
+
+    def update(now: Running, loss: float) -> float:
+        if broken and now.step == broken[-1]:
+            broken.pop()
+            for parameter in now.trained:  # half of it is done
+                parameter.data.add_(1)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(now, loss)
+
+    monkeypatch.setattr(Running, "update", update)
+    held = Ran(base, pictures, s, tmp_path / "held", steps=3)
+    assert [step for step, _ in held.said] == [0, 4] and "leaves the card" in held.said[0][1]
+    assert [step for step, _, _ in held.steps] == [1, 1, 2, 3, 4, 5, 5, 6, 7, 8]
+    assert same(held.tensors, straight.tensors)
+
+
+def test_an_optimizer_without_room_is_found_when_it_is_tried_out(
+    base: Base, draw: Draw, quick: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s, pictures = change(quick, optimizer="adamw", epochs=1), draw(tmp_path / "set", 2)
+    real = Running.update
+
+    def update(now: Running, loss: float) -> float:
+        if now.name == "adamw":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(now, loss)
+
+    monkeypatch.setattr(Running, "update", update)
+    monkeypatch.setattr(memory, "REAL", 1)
+    held = Ran(base, pictures, s, tmp_path)
+    assert {step for step, _ in held.said} == {0} and "the optimizer keeps 8 bits" in held.said[-1][1]
+    assert held.saves[-1].means.optimizer == "adamw8bit"
+
+
+def test_held_out_pictures_are_measured_in_pieces_where_memory_is_short(
+    base: Base, draw: Draw, quick: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s, pictures = change(quick, epochs=1), draw(tmp_path / "set", 3)
+    straight = Ran(base, pictures[:2], s, tmp_path / "straight", held_out=pictures[2:])
+    real = objective.ask
+
+    def ask(*args: Any, clean: Tensor, **told: Any) -> tuple[Tensor, Tensor]:
+        if len(clean) > s.batch:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*args, clean=clean, **told)
+
+    monkeypatch.setattr(objective, "ask", ask)
+    held = Ran(base, pictures[:2], s, tmp_path / "held", held_out=pictures[2:])
+    assert [step for step, _ in held.said] == [0]
+    assert held.saves[-1].holdout == pytest.approx(straight.saves[-1].holdout, rel=1e-5)
+    assert same(held.tensors, straight.tensors)
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_pictures_are_encoded_with_the_vae_alone_where_memory_is_short(
+    base: Base, draw: Draw, quick: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enough: bool
+) -> None:
+    pictures, moved = draw(tmp_path / "set", 3), []
+    straight = Ran(base, pictures[:2], quick, tmp_path / "straight", held_out=pictures[2:])
+    family, unet = families.get("sd15"), base.parts["unet"]
+    real = family.encode_images
+
+    def encode(base: Base, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        if not (enough and moved == ["cpu"]):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(base, pixels)
+
+    monkeypatch.setattr(family, "encode_images", encode)
+    monkeypatch.setattr(unet, "to", moved.append)
+    held = Ran(base, pictures[:2], quick, tmp_path / "held", held_out=pictures[2:])
+    assert moved == ["cpu", base.device] and "while the rest of the base is off the card" in held.said[0][1]
+    if enough:
+        assert same(held.tensors, straight.tensors)
+    else:
+        assert "with the VAE alone on the card" in str(held.error)
 
 
 def test_the_largest_bucket_is_tried_out_first_and_leaves_nothing_behind(
@@ -175,17 +254,13 @@ def test_training_is_held_to_the_memory_that_is_free() -> None:
 
 def test_a_real_base_is_not_trained_on_the_cpu_beside_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "big.safetensors"
-    counted = {"many": 860_000_000}
-    monkeypatch.setattr(memory, "parameters", lambda path: counted["many"])
+    monkeypatch.setattr(card, "nvidia_smi", smi(card="NVIDIA GeForce RTX 3060, 550.90\n"))
     with pytest.raises(BaseError) as raised:
-        memory.refuse_cpu(path, smi(card="NVIDIA GeForce RTX 3060, 550.90\n"))
+        memory.refuse_cpu(path)
     for word in ("big.safetensors", "GeForce RTX 3060", "550.90", torch.__version__, "pytorch.org", "--cpu"):
         assert word in str(raised.value)
-    memory.refuse_cpu(path, smi())
-    counted["many"] = 4_000_000
-    memory.refuse_cpu(path, smi(card="NVIDIA GeForce RTX 3060, 550.90\n"))
-    with pytest.raises(BaseError, match=r"1200 steps about 4\.0 hours[\s\S]*--cpu"):
-        memory.refuse_hours(12.0, 1200)
+    monkeypatch.setattr(card, "nvidia_smi", smi(card="No devices were found\n"))
+    memory.refuse_cpu(path)
 
 
 def test_a_step_of_five_times_the_usual_is_said() -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from lorafactory import families
@@ -18,32 +16,20 @@ from lorafactory.families import Base
 from lorafactory.families._ddpm import Ddpm
 from lorafactory.training import lora_file
 from lorafactory.training.loop import Save
+from lorafactory.training.memory import Means
 from lorafactory.training.metadata import metadata
 from lorafactory.training.plan import Example, plan
 from lorafactory.training.settings import TrainSettings
+from tests.training.conftest import change
 
-Draw = Callable[..., list[Example]]
-SAVE = Save(2, 8, {}, (), None)
-
-
-@pytest.fixture(scope="module")
-def base() -> Base:
-    return families.get("sd15").tiny()
-
-
-@pytest.fixture(scope="module")
-def pictures(draw: Draw, tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
-    return draw(tmp_path_factory.mktemp("set") / "2_zqx", 5, repeats=2)
+MEANS = Means(2, "adamw")
+SAVE = Save(2, 8, {}, (), None, MEANS)
 
 
 def told(base: Base, examples: list[Example], settings: TrainSettings, **more: Any) -> dict[str, str]:
-    more = {"label": "epoch 2", "about": "person, woman", "trigger": "zqx", **more}
+    more = {"label": "epoch 2", "about": "person, woman", "trigger": "zqx", "save": SAVE, **more}
     count = plan(examples, settings)
-    return metadata(name="anna", base=base, examples=examples, settings=settings, plan=count, save=SAVE, **more)
-
-
-def change(settings: TrainSettings, **values: object) -> TrainSettings:
-    return TrainSettings.model_validate({**settings.model_dump(), **values})
+    return metadata(name="anna", base=base, examples=examples, settings=settings, plan=count, **more)
 
 
 def test_it_says_what_was_done(base: Base, pictures: list[Example], quick: TrainSettings) -> None:
@@ -142,6 +128,21 @@ def test_every_setting_that_kohya_names_is_there(base: Base, pictures: list[Exam
         "modelspec.timestep_range": "10,900",
     }
     assert {key: found[key] for key in wanted} == wanted
+
+
+def test_it_says_what_memory_made_of_the_settings(base: Base, pictures: list[Example], quick: TrainSettings) -> None:
+    """Five pictures a batch in pieces of two and one, and an optimizer of 8 bits."""
+    s, low = change(quick, batch=5, gradient_accumulation=2), Means(2, "adamw8bit", checkpointing=True)
+    found = told(base, pictures, s, save=replace(SAVE, means=low))
+    sizes = ("batch_size_per_device", "gradient_accumulation_steps", "total_batch_size")
+    assert [found[f"ss_{key}"] for key in sizes] == ["2", "6", "10"]
+    assert found["ss_optimizer"] == "bitsandbytes.optim.AdamW8bit()"
+
+
+def test_the_layer_that_sdxl_is_read_at_is_told_whatever_is_set(pictures: list[Example], quick: TrainSettings) -> None:
+    for family, layers in (("sd15", ["3", "3"]), ("sdxl", ["2", "None"])):
+        found = told(families.get(family).tiny(), pictures, change(quick, clip_skip=3))
+        assert [found[key] for key in ("modelspec.encoder_layer", "ss_clip_skip")] == layers
 
 
 def test_regularisation_pictures_are_told_apart(base: Base, pictures: list[Example], quick: TrainSettings) -> None:

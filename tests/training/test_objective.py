@@ -10,7 +10,6 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from lorafactory.errors import SettingsError
 from lorafactory.families import get
 from lorafactory.families._ddpm import Ddpm
 from lorafactory.training import objective
@@ -205,11 +204,3 @@ def test_timesteps_cover_what_they_may() -> None:
     assert 450 < sum(whole) / len(whole) < 550
     part = drawn(min_timestep=200, max_timestep=210)
     assert set(part) == set(range(200, 210))
-
-
-def test_scaling_v_is_refused_where_the_base_answers_with_noise() -> None:
-    base = get("sd15").tiny()
-    objective.check(base, with_(scale_v_pred_loss=True))
-    base.schedule = Ddpm(SD, "base")
-    with pytest.raises(SettingsError, match="scale_v_pred_loss is for bases that predict v; tiny predicts the noise"):
-        objective.check(base, with_(scale_v_pred_loss=True))

@@ -16,12 +16,9 @@ from lorafactory.errors import InputError, SettingsError
 from lorafactory.training.order import batches
 from lorafactory.training.plan import Example, check, plan
 from lorafactory.training.settings import TrainSettings
+from tests.training.conftest import change
 
 SETTINGS = TrainSettings(resolution=96, bucket_step=32, min_bucket=32, max_bucket=192)
-
-
-def change(settings: TrainSettings, **values: object) -> TrainSettings:
-    return TrainSettings.model_validate({**settings.model_dump(), **values})
 
 
 def example(name: str, width: int = 96, height: int = 96, repeats: int = 1) -> Example:
@@ -34,14 +31,14 @@ def test_every_bucket_ends_with_a_batch_of_its_own() -> None:
     assert found.per_bucket == {(96, 32): 2, (96, 96): 9}
     assert (found.images, found.samples, found.batches_per_epoch) == (4, 11, 3 + 1)
     assert (found.steps_per_epoch, found.steps, found.saves) == (2, 10, ((2, 4), (4, 8), (5, 10)))
-    assert str(found) == "4 images x 2.8 repeats x 5 epochs = 10 steps (4 batches an epoch, 3 saves)"
+    assert str(found) == "4 images x 2.8 repeats x 5 epochs / batch 4 = 10 steps, 3 saves, 2 buckets"
 
 
 def test_the_plan_of_seed_003() -> None:
     examples = [example(f"{i}.png", 512, 512, 12) for i in range(32)]
     found = plan(examples, TrainSettings(epochs=16, batch=2))
     assert found.steps == 3072
-    assert str(found) == "32 images x 12 repeats x 16 epochs = 3072 steps (192 batches an epoch, 16 saves)"
+    assert str(found) == "32 images x 12 repeats x 16 epochs / batch 2 = 3072 steps, 16 saves, 1 bucket"
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -86,7 +83,7 @@ def test_regularisation_pictures_are_shown_as_often_as_all_others() -> None:
     assert times(4, 0, 1) == [0, 4]
     reg = replace(example("reg/0.png", repeats=1), reg=True)
     found = plan([example("a.png", repeats=6), reg], SETTINGS)
-    assert str(found).startswith("1 images x 6 repeats and 6 of regularisation x 6 epochs = 36 steps")
+    assert str(found).startswith("1 images x 6 repeats and 6 of regularisation x 6 epochs / batch 2 = 36 steps")
     with pytest.raises(InputError, match="no picture"):
         plan([reg], SETTINGS)
 
