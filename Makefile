@@ -4,8 +4,8 @@ RESOLVE = $(PY) -m uv pip compile -q --all-extras --python-version 3.11 --no-emi
 export UV_CUSTOM_COMPILE_COMMAND = make lock
 
 # Values come from the command line alone, and raw: nothing in them is expanded, split or run.
-$(foreach v,NAME RECIPE BASE FROM TO TEXT STAGE,$(eval override $v := $(if $(filter command,$(origin $v)),$$(value $v))))
-export NAME RECIPE BASE FROM TO TEXT STAGE
+$(foreach v,NAME RECIPE BASE FROM TO TEXT STAGE UNTIL,$(eval override $v := $(if $(filter command,$(origin $v)),$$(value $v))))
+export NAME RECIPE BASE FROM TO TEXT STAGE UNTIL
 unexport MAKEFLAGS MFLAGS MAKELEVEL
 
 # With -q and `+` lines, GNU make 4 ends silently (status 1) when a line fails, so the last line is our own.
@@ -14,7 +14,7 @@ MAKEFLAGS += -q
 do = +@
 endif
 
-.PHONY: help setup lora watch test test-all check fix docs bench pocket lock clean
+.PHONY: help setup lora watch overnight test test-all check fix docs bench pocket lock clean
 
 help: ## this list
 	$(do)awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,12 @@ lora: ## make a LoRA: make lora NAME=anna [RECIPE= BASE= FROM= TO= TEXT=]
 
 watch: ## make what is dropped into the inbox, until Ctrl-C: make watch
 	$(do)bin/lora watch; code=$$?; [ $$code -eq 75 ] || [ $$code -eq 0 ] || exit 1
+
+overnight: ## make many LoRAs, the shortest first: make overnight [FROM=FOLDER UNTIL=07:30]
+	$(do)set --; \
+	[ -z "$$UNTIL" ] || set -- "$$@" --until "$$UNTIL"; \
+	[ -z "$$FROM" ] || set -- "$$@" -- "$$FROM"; \
+	bin/lora overnight "$$@"; code=$$?; [ $$code -eq 75 ] || [ $$code -eq 0 ] || exit 1
 
 test: ## run the tests
 	$(do)bin/lora --setup dev && OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup || exit 1

@@ -49,6 +49,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder and below it, links left out."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename durable where the system can (Windows has no such call)."""
     if os.name == "nt":

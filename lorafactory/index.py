@@ -24,6 +24,8 @@ NEWS = (
     "queued", "running", "done",
 )  # fmt: skip
 """What there is to say of a LoRA, the worst first."""
+NEEDS = ("quarantined", "needs you", "failed", "waiting for you")
+"""News that nothing but a person brings on."""
 ENDED_BADLY = ("failed", "interrupted", "stopped")
 
 

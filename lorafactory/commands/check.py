@@ -48,8 +48,8 @@ from lorafactory.workspace import find_workspace, target
 
 VERSION = 1
 SHEET = "check.png"
-PROMPTS = 4
-"""What `compare` draws where the recipe names no prompts."""
+PROMPTS = 7
+"""At most so many does `compare` draw where the recipe names none."""
 
 
 def in_the_way(work: Work) -> list[Problem]:

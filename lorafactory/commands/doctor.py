@@ -27,14 +27,14 @@ from rich.table import Table
 from rich.text import Text
 
 import lorafactory
-from lorafactory import chain, news, settings
+from lorafactory import chain, index, settings
 from lorafactory.daemon import mounts
 from lorafactory.daemon.awake import NOT_KEPT, awake
 from lorafactory.daemon.limits import limits
-from lorafactory.daemon.queue import Queue, needing_you
+from lorafactory.daemon.queue import Queue
 from lorafactory.daemon.watch import is_watched
 from lorafactory.errors import DONE, NEEDS_YOU, LoraError
-from lorafactory.index import is_locked
+from lorafactory.files import size
 from lorafactory.intake import Origin
 from lorafactory.making import asked
 from lorafactory.options import json_option, nested, workspace_option
@@ -49,7 +49,7 @@ from lorafactory.workspace import Workspace, find_workspace
 ASK_TORCH = "import torch; print(torch.__version__, torch.version.cuda or 'without CUDA', torch.cuda.is_available())"
 PATIENCE = 120.0
 """Seconds in which torch, or a tool of the system, must answer."""
-NO_LIMIT_KNOWN = 1e9
+USUAL = 1e9
 """Bytes taken for a LoRA where none was made yet."""
 FREE = ("cuda-", "nvidia-", "triton")
 """Packages that a torch for another CUDA brings in its own releases."""
@@ -82,19 +82,13 @@ Check = Callable[[Workspace, Store | None], Iterator[Row]]
 def disk(space: Workspace, store: Store | None) -> Iterator[Row]:
     told, there = limits(space), next(p for p in (space.root, *space.root.parents) if p.exists())
     free, jobs = shutil.disk_usage(there).free / 1e9, queued(store)
-    made = [n for p in space.loras.glob("*/") if space.lora(p.name).chosen.is_file() and (n := taken(p))]
-    each = statistics.median(made) if made else NO_LIMIT_KNOWN
+    made = [n for p in space.loras.glob("*/") if space.lora(p.name).chosen.is_file() and (n := size(p))]
+    each = statistics.median(made) if made else USUAL
     needed = told.free_gb + len(jobs) * each / 1e9
-    value = (
-        f"{free:.1f} GB free; {count(len(jobs), 'queued LoRA')} and a reserve of {told.free_gb:g} GB take {needed:.1f}"
-    )
-    fix = "lora status --disk    shows what may be deleted; `watch.free_gb` in lorafactory.toml is the reserve"
+    value = f"{free:.1f} GB free; {count(len(jobs), 'queued LoRA')} and {told.free_gb:g} GB kept free need {needed:.1f}"
+    fix = "lora status --disk    shows what may be deleted; watch.free_gb in lorafactory.toml is kept free"
     verdict: Verdict = "problem" if free < told.free_gb else "note" if free < needed else "ok"
     yield Row("disk", value, fix if verdict != "ok" else "", verdict)
-
-
-def taken(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
 
 
 def drives(space: Workspace, store: Store | None) -> Iterator[Row]:
@@ -126,17 +120,16 @@ def queue(space: Workspace, store: Store | None) -> Iterator[Row]:
     if store is None:
         return
     running = [job.lora for job in Queue(store).jobs() if job.state == "running"]
-    if dead := [lora for lora in running if not (space.lora(lora).lock.exists() and is_locked(space.lora(lora)))]:
+    places = {lora: space.lora(lora) for lora in running}
+    if dead := [lora for lora, place in places.items() if not (place.lock.exists() and index.is_locked(place))]:
         fix = "nothing: lora watch and lora overnight go on with it"
         yield Row("left running", f"{some(dead)}: its worker is no more", fix, "note")
     for lora in queued(store):
         if wrong := in_the_way(space, lora):
             yield Row(lora, wrong, f"mend that; lora check {lora} tells more", "problem")
-    for job in needing_you(Queue(store).newest()):
-        fix = f"lora {'make' if job.state == 'waiting' else 'retry'} {job.lora}"
-        yield Row(job.lora, f"{job.state}: {job.reason or job.failure}", fix, "problem")
-    for found in news.quarantined(space, store):
-        yield Row(found.name, f"quarantined, {found.reason}", f"mend it, then: {found.next}", "problem")
+    for card in index.cards(space, store):
+        if card.news in index.NEEDS:
+            yield Row(card.name, f"{card.news}: {card.reason}", f"mend that, then: {card.next}", "problem")
 
 
 def in_the_way(space: Workspace, lora: str) -> str:

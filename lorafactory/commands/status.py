@@ -25,13 +25,11 @@ from lorafactory.daemon.limits import FOLDER, limits, short_of_disk
 from lorafactory.daemon.queue import Job, Queue
 from lorafactory.daemon.watch import is_watched, told
 from lorafactory.errors import DONE, NEEDS_YOU
+from lorafactory.files import size
 from lorafactory.options import json_option, workspace_option
 from lorafactory.pages import minutes
 from lorafactory.store import Store
 from lorafactory.workspace import LoraDir, Workspace, find_workspace
-
-NEEDS = ("quarantined", "needs you", "failed", "waiting for you")
-"""News that nothing but a person brings on."""
 
 
 def status(space: Workspace) -> dict[str, Any]:
@@ -51,7 +49,7 @@ def status(space: Workspace) -> dict[str, Any]:
         "queue": [asdict(job) for job in jobs if job.state == "queued"],
         "inbox": state.get("sights", []) if watching else [],
         "loras": [asdict(card) for card in cards],
-        "needs_you": sum(card.news in NEEDS for card in cards),
+        "needs_you": sum(card.news in index.NEEDS for card in cards),
     }
 
 
@@ -78,10 +76,6 @@ def sizes(place: LoraDir) -> dict[str, Any]:
         "earlier": size(place.earlier_results),
     }
     return {"name": place.name, **parts, "total": size(place.root), "safe_to_delete": parts["earlier"]}
-
-
-def size(path: Path) -> int:
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and not p.is_symlink())
 
 
 # ---------------------------------------------------------------- as text

@@ -20,10 +20,11 @@ from lorafactory import images, settings, step
 from lorafactory.daemon import awake, moving, quarantine, rows, stability
 from lorafactory.daemon.child import cards
 from lorafactory.daemon.estimate import forecast, lengths
-from lorafactory.daemon.inbox import Inbox, no_drop
+from lorafactory.daemon.inbox import Inbox, no_drop, set_up
 from lorafactory.daemon.names import lora_name
 from lorafactory.daemon.opening import fingerprint
 from lorafactory.daemon.queue import Queue
+from lorafactory.daemon.request import Request
 from lorafactory.daemon.watch import is_watched, watch
 from lorafactory.errors import DONE, STOPPED, FailedError, InputError, SettingsError
 from lorafactory.files import write_whole
@@ -121,7 +122,7 @@ def bring(space: Workspace, store: Store, inbox: Inbox, found: list[Offer], say:
 def choose(space: Workspace, copy: Path, offer: Offer) -> None:
     """Write the matrix's recipe into the LoRA's lora.toml; what the set's own says of a recipe does not count."""
     with step.locked(place := space.lora(offer.name)):
-        settings.write(place, {"recipe": offer.recipe})
+        set_up(place, Request({"recipe": offer.recipe}))
     own = copy / stability.SETTINGS
     if own.is_file():
         with suppress(ValueError):  # no TOML: the inbox says so
@@ -138,7 +139,7 @@ def not_again(space: Workspace, store: Store, copy: Path, name: str) -> str:
     sql = """SELECT lora FROM "drop" WHERE name = ? AND sha256 = ? AND state = 'ingested'"""
     for (lora,) in store.select(sql, name, sha256):
         if space.lora(lora).source.is_dir():
-            return f"{lora} has all of it already"
+            return f"{lora} has all of it already; lora retry {lora} makes it again"
     for drop in rows.drops(store, "quarantined"):
         held = quarantine.held(space, drop)
         if held is not None and drop.name == name and fingerprint(held, stability.look(held)) == sha256:

@@ -155,7 +155,7 @@ class Judged:
     run: Run
     passed: dict[str, list[bool]]
     picks: dict[str, str]
-    """Way of choosing to save: the verdict, the last one, the highest likeness."""
+    """Way of choosing to save: the verdict, the last one, the highest CLIP-I."""
     kind: str
     """`undertrained` or `overtrained`, as the verdict says; empty if a save passed."""
 
@@ -179,18 +179,18 @@ def judge(run: Run) -> Judged:
     call(run, "pick", run.name)
     told = {name: json.loads((run.place / "txt2img-images" / f"{name}.json").read_text()) for name in NAMES}
     columns = [c for c in told["scores"]["columns"] if c["save"] and c["strength"] == told["scores"]["strength"]]
-    alike = max((c for c in columns if c["likeness"] is not None), key=lambda c: c["likeness"])
-    picks = {"verdict": told["verdict"]["pick"], "last": run.saves[-1].name, "highest likeness": alike["save"]}
+    alike = max(columns, key=lambda c: c["clip_i"])
+    picks = {"verdict": told["verdict"]["pick"], "last": run.saves[-1].name, "highest CLIP-I": alike["save"]}
     return Judged(run, truth(run), picks, told["verdict"]["verdict"]["kind"] or "")
 
 
 NAMES = ("scores", "verdict")
-WAYS = ("verdict", "last", "highest likeness")
+WAYS = ("verdict", "last", "highest CLIP-I")
 
 
 def table(found: list[Judged]) -> Iterator[str]:
     """Markdown, as it stands in the README."""
-    yield "| run | truth of the saves | pick | its truth | last | highest likeness | verdict |"
+    yield "| run | truth of the saves | pick | its truth | last | highest CLIP-I | verdict |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for one in found:
         shares = {name: float(np.mean(passed)) for name, passed in one.passed.items()}

@@ -21,9 +21,10 @@ from lorafactory.daemon.estimate import Length
 from lorafactory.daemon.limits import own
 from lorafactory.daemon.queue import Job, Queue
 from lorafactory.daemon.worker import work
-from lorafactory.errors import DONE, NEEDS_YOU, STOPPED, FailedError, InputError, SettingsError
+from lorafactory.errors import DONE, NEEDS_YOU, STOPPED, USAGE, FailedError, InputError, SettingsError
 from lorafactory.store import Store
 from lorafactory.workspace import Workspace
+from tests.conftest import Said
 
 MINUTE = 60.0
 NIGHT = datetime(2026, 3, 1, 23, 0, tzinfo=UTC)
@@ -35,6 +36,8 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     write(tmp_path / "ws" / "lorafactory.toml", "[watch]\nfree_gb = 0\n")
     for module in (watch, overnight):
         monkeypatch.setattr(module, "TICK", 0.001)
+    for tool in ("LINUX", "MACOS"):
+        monkeypatch.setattr(awake, tool, ("no-such-tool",))
     monkeypatch.setattr(watch, "SCAN", 0.001)
     monkeypatch.setattr(overnight, "cards", lambda: [""])
     monkeypatch.setattr(watch, "cards", lambda: [""])
@@ -86,16 +89,20 @@ def test_a_night_makes_each_set_once_and_leaves_the_originals(
     space: Workspace, sets: Path, monkeypatch: pytest.MonkeyPatch
 ):
     pretend(space, monkeypatch)
+    write(sets / "anna" / "lora.toml", "[train]\nepochs = 99\n")
     before = contents(sets)
     code, said = night(space, sets)
     assert code == DONE
-    assert sorted((space.root / "made").read_text().split()) == ["anna", "berta", "carl"]
+    assert (space.root / "made").read_text().split() == ["berta", "carl", "anna"], "the shortest first"
     assert contents(sets) == before
     assert "3 to make; how long that takes is not known yet, for none was made here so far" in said
     assert [p.name for p in space.inbox.iterdir() if p.name != ".lorafactory"] == []
     again, said = night(space, sets)
     assert again == DONE and len((space.root / "made").read_text().split()) == 3
-    assert "anna: left out, anna has all of it already" in said and "nothing is queued" in said
+    assert (
+        "anna: left out, anna has all of it already; lora retry anna makes it again" in said
+        and "nothing is queued" in said
+    )
     write(sets / "anna" / "2.png", png(20))
     night(space, sets)
     assert (space.root / "made").read_text().split()[3:] == ["anna"]
@@ -156,6 +163,15 @@ def test_a_name_that_is_taken_in_the_inbox_is_left_alone(space: Workspace, sets:
         "berta",
         "carl.zip",
     ]
+
+
+def test_what_was_brought_is_taken_at_once(space: Workspace, sets: Path):
+    space.inbox.mkdir()
+    with Store(space.record) as store:
+        inbox = overnight.Inbox(space, store, clock=lambda: 0.0)
+        overnight.bring(space, store, inbox, overnight.offers(sets), print)
+        inbox.scan()
+        assert [(s.name, s.state) for s in inbox.scan()] == [(n, "taken") for n in ("anna", "berta", "carl.zip")]
 
 
 def test_a_matrix_makes_each_set_with_each_recipe(space: Workspace, sets: Path):
@@ -281,6 +297,18 @@ def test_until_is_the_next_time_that_the_clock_shows_it():
     assert next_at(time(7, 30), now) == datetime(2026, 3, 2, 7, 30).astimezone()
     assert next_at(time(23, 30), now) == datetime(2026, 3, 1, 23, 30).astimezone()
     assert next_at(time(23, 0), now) == datetime(2026, 3, 2, 23, 0).astimezone()
+
+
+def test_the_command_says_where_how_long_and_what_came_of_it(space: Workspace, lora: Callable[..., Said], sets: Path):
+    said = lora("overnight", "--workspace", space.root, "--until", "07:30")
+    assert said.code == DONE and "nothing is queued" in said.out and "all is done" in said.out
+    assert (space.root / "index.html").as_uri() in said.out
+    assert lora("overnight", "--until", "25:00").code == USAGE
+    write(sets / "bad.zip", "no zip")
+    for name in ("anna", "berta", "carl.zip"):
+        (sets / name).rename(sets / f".{name}")
+    said = lora("overnight", sets, "--workspace", space.root)
+    assert said.code == NEEDS_YOU and "something needs you" in said.out
 
 
 # ---------------------------------------------------------------- awake
