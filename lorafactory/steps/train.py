@@ -220,8 +220,9 @@ def train(work: Work, s: Settings, beginning: Beginning) -> Result:
             expected = footprint.expected(base, s, counted)
             diary.event(start.step + len(went), f"{beginning.decided}{expected}")
             if begun.seconds:
-                hours = begun.seconds * counted.steps / 3600
-                diary.event(start.step, f"a step takes {begun.seconds:.2g} s, all of them about {hours:.1f} hours")
+                total = begun.seconds * counted.steps
+                told = f"{total / 3600:.1f} hours" if total > 5400 else f"{total / 60:.0f} min"
+                diary.event(start.step, f"a step takes {begun.seconds:.2g} s, all of them about {told}")
             if beginning.resumed:
                 diary.event(start.step + len(went), f"goes on after step {start.step + len(went)}, where it broke off")
 

@@ -173,8 +173,10 @@ class Judged:
         return self.regret("verdict") <= max(0.05, float(difference.std(ddof=1) / np.sqrt(difference.size)))
 
 
-def judge(run: Run) -> Judged:
-    asked = [word for text in PROMPTS for word in ("--prompts", text)]
+def judge(run: Run, *, full: bool) -> Judged:
+    """Compare within the default budget, or all that a verdict can use."""
+    asked = ["--full", "--strengths", "1"] if full else []
+    asked += [word for text in PROMPTS for word in ("--prompts", text)]
     call(run, "compare", run.name, *asked, *(word for seed in SEEDS for word in ("--seeds", str(seed))))
     call(run, "pick", run.name)
     told = {name: json.loads((run.place / "txt2img-images" / f"{name}.json").read_text()) for name in NAMES}
@@ -224,12 +226,14 @@ def runs(folder: Path) -> Iterator[Run]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(".bench"), help="Where runs are kept. [.bench]")
-    folder = parser.parse_args().folder.resolve()
+    parser.add_argument("--full", action="store_true", help="Compare without a budget.")
+    asked = parser.parse_args()
+    folder = asked.folder.resolve()
     for run in runs(folder):
         train(run)
         told = {name: round(float(np.mean(passed)), 3) for name, passed in truth(run).items()}
         print(run.name, *told.values(), flush=True)
-    found = [judge(run) for run in runs(folder)]
+    found = [judge(run, full=asked.full) for run in runs(folder)]
     print(*table(found), sep="\n")
 
 
