@@ -187,7 +187,8 @@ def shareable(scores: Mapping[str, Any], work: Work) -> dict[str, Any]:
 
 
 def shareable_settings(work: Work) -> list[Setting]:
-    return [replace(s, value=name_of(s.value)) for s in effective(work) if s.table in SHARED_TABLES]
+    told = [s for s in effective(work) if s.table in SHARED_TABLES and s.key != "prompts"]  # they may be captions
+    return [replace(s, value=name_of(s.value)) for s in told]
 
 
 def name_of(said: str) -> str:

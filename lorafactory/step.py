@@ -117,6 +117,11 @@ class Note:
         if self._run is not None:
             self._run.derived(images.sha256(made), images.sha256(source), how)
 
+    def used(self, role: str, name: str, sha256: str) -> None:
+        """Record a file that the run read, beside what it `sees`."""
+        if self._run is not None:
+            self._run.used(role, name, sha256)
+
     def made(self, role: str, path: Path) -> None:
         """Record a file that the run wrote."""
         if self._run is not None:
@@ -238,10 +243,11 @@ def sees(module: ModuleType, work: Work, settings: StepSettings) -> dict[str, st
 def up_to_date(module: ModuleType, work: Work, settings: StepSettings, key: str, store: Store) -> bool:
     """True if the latest run had this key, left exactly what the step would read now, and its files are there.
 
-    Only the latest counts: after A, B and A again the folder holds what B made. A run that `undo` took back stays so
-    as long as the folder is as `undo` left it.
+    Only the latest counts: after A, B and A again the folder holds what B made; but not one that failed and left
+    nothing, as a typing error does. A run that `undo` took back stays so as long as the folder is as `undo` left it.
     """
-    row = store.last(work.place.recorded, name_of(module), status=None)
+    rows = store.runs(work.place.recorded, 1000, step=name_of(module))
+    row = next((r for r in rows if r.status != "failed" or store.left_something(r.id)), None)
     if row is None or row.status != "done":
         return False
     stands = getattr(module, "stands", None)

@@ -258,3 +258,14 @@ def test_the_authors_script_runs(lora, space: Path, tmp_path: Path, monkeypatch:
         assert said.code == 0, (line, said.err)
     assert (tmp_path / "anna" / "anna.safetensors").is_file()
     assert len(list((tmp_path / "anna" / "2_4nna").glob("*.png"))) == 12
+
+
+def test_a_typing_error_does_not_undo_a_choice(lora, demo: Path):
+    assert lora("pick", "demo", "--epoch", 1).code == 0
+    assert lora("pick", "demo", "--epoch", 9).code == 2
+    assert "up to date" in lora("pick", "demo").out
+
+
+def test_why_names_the_lora_that_a_picture_is_in(lora, demo: Path):
+    name = min(images_of(demo).glob("*.png")).name
+    assert "trained on it: demo" in lora("why", f"demo/{name}").out

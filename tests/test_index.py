@@ -115,7 +115,9 @@ def test_the_page_is_written_after_a_job_that_fails_too(lora: Callable[..., Any]
 
 def test_a_report_for_others_says_nothing_of_the_pictures(lora: Callable[..., Any], workspace: Workspace) -> None:
     place = workspace.lora("anna")
-    place.settings.write_text('base = "/secret/models/pony.safetensors"\ntrigger = "4nna"\n')
+    place.settings.write_text(
+        'base = "/secret/models/pony.safetensors"\ntrigger = "4nna"\n[compare]\nprompts = ["{trigger}, secret words"]\n'
+    )
     scores = json.loads((place.comparison / "scores.json").read_text())
     scores["prompts"][0] |= {"group": "words", "text": "a secret caption"}
     scores["columns"][0]["base"] = "C:\\secret\\pony.safetensors"

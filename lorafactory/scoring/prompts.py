@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Group = Literal["like", "unlike", "without", "words"]
@@ -55,7 +55,9 @@ def prompts_for(
 ) -> list[Prompt]:
     """Fill `{trigger}` and `{class}` in; without templates take what is made for the kind and of the set's captions."""
     if templates:
-        return [_filled(text, _told(text), kind, class_, trigger) for text in templates]
+        known = {without(caption, trigger).lower() for caption in captions}
+        own = [_filled(text, _told(text), kind, class_, trigger) for text in templates]
+        return [replace(p, group="like") if p.trigger and p.plain.lower() in known else p for p in own]
     said = typical(captions, trigger)
     like = ["{trigger}", *(["{trigger}, " + said] if said else [])]
     made: list[tuple[str, Group]] = [(text, "like") for text in like]

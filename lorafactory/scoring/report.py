@@ -199,7 +199,7 @@ def levels(
         "likeness": {"baseline": [s["floor"] for s in saves], "training pictures": [known["ceiling"]] * len(saves)}
     }
     against: dict[str, list[list[float | None]]] = {
-        "fit": [[s["fit_floor"]] for s in saves],
+        "fit": [[s["fit_floor"], known.get("fit")] for s in saves],
         "diversity": [[s["diversity_floor"], known["diversity"]] for s in saves],
         "copies": [[1.0]] * len(saves),
         "artefacts": [[1.0]] * len(saves),

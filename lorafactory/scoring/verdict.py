@@ -182,7 +182,7 @@ def gates(s: Scores, y: Yardstick, limits: Thresholds) -> list[Failure]:
     found = []
     if limits.gain and (told := s.gain(y)) and (sure := told[0] - told[1]) < limits.gain:
         words = f"not learned yet: {told[0]:.0%} ± {told[1]:.0%} of the way from baseline to set"
-        found.append(Failure("gain", f"{words}, {limits.gain:.0%} needed for sure", limits.gain - sure))
+        found.append(Failure("gain", f"{words}, {limits.gain:.0%} needed with the error taken off", limits.gain - sure))
     found += _below("fit", "ignores prompts", s.fit, limits.fit, (s.fit_floor, y.fit))
     found += _below("diversity", "seeds look alike", s.diversity, limits.diversity, (s.diversity_floor, y.diversity))
     if s.copies > limits.copies:

@@ -157,8 +157,11 @@ def run(work: Work, s: Settings) -> Result:
 
 def publish(work: Work, told: dict[str, Any], choices: list[Choice], rank: int, written: dict[str, str]) -> list[str]:
     """Write the choice beside the set, everything to every folder of `publish_to`; return what there is to say."""
-    small = [_publish.make(work, told, c, rank) for c in choices] if rank else []  # first, as it may be refused
     lines: list[str] = []
+    most = int(papers(work.place.result / choices[0].row["save"]).get("ss_network_dim") or 0)
+    if rank and rank >= most > 0:
+        lines, rank = [f"no smaller file: --rank {rank}, and the LoRA is of rank {most}"], 0
+    small = [_publish.make(work, told, c, rank) for c in choices] if rank else []  # first, as it may be refused
     for i, one in enumerate(choices):
         made = _publish.make(work, told, one)
         if i == 0:

@@ -325,18 +325,23 @@ def told(work: Work, s: Settings, beginning: Beginning) -> Result:
     """Close a training that is over, and tell by its files what came of it, whichever process wrote them."""
     from lorafactory.training import checkpoint
 
-    counted, log = plan(split(work, s)[0], s), _begin.log_of(work)
+    shown, log = split(work, s)[0], _begin.log_of(work)
+    counted = plan(shown, s)
     saves = [path for path in saves_of(work, s, beginning.after) if path.is_file()]
     losses = [loss for step, loss, _ in _begin.read_losses(work) if step > beginning.after.step]
     each = counted.steps_per_epoch
     means = [sum(losses[i : i + each]) / each for i in range(0, len(losses), each)]
-    summary = f"train: {counted.steps} steps, {len(counted.saves)} saves, loss {means[0]:.4f} -> {means[-1]:.4f}"
+    few = max(1, len(losses) // 10)
+    first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
+    summary = f"train: {counted.steps} steps, {len(counted.saves)} saves, loss {first:.4f} -> {last:.4f}"
     data: dict[str, Any] = {"steps": counted.steps, "saves": [path.name for path in saves], "epoch_losses": means}
     if s.holdout:
         held = json.loads((log / "holdout.json").read_text(encoding="utf-8"))
         before, after = held["before"], held["after"][-1]
         summary += f", held out {before:.4f} -> {after:.4f} ({after / before:.3f})"
         data |= {"holdout_before": before, "holdout_after": held["after"]}
+    for one in shown:
+        work.note.used("trained on", one.name, one.sha256)
     for path in saves:
         work.note.made("save", path)
     checkpoint.finish(_begin.state_of(work), log)

@@ -173,13 +173,11 @@ def test_a_smaller_file_lies_beside(work: Work, out: Path) -> None:
     ]
 
 
-def test_a_rank_that_cannot_be_had_is_refused_before_anything_is_written(work: Work, out: Path) -> None:
+def test_a_rank_that_is_no_smaller_is_said_and_the_pick_is_made(work: Work, out: Path) -> None:
     real_saves(work)
-    with pytest.raises(
-        InputError, match=r"anna-000002\.safetensors: is of rank 8 already, and --rank 8 is not smaller"
-    ):
-        pick.run(work, pick.Settings(rank=8))
-    assert not work.place.chosen.exists() and not out.exists()
+    lines = pick.run(work, pick.Settings(rank=8)).lines
+    assert "no smaller file: --rank 8, and the LoRA is of rank 8" in lines
+    assert work.place.chosen.exists() and not list(work.place.root.glob("*-r8.*"))
 
 
 # ---------------------------------------------------------------- more, once
