@@ -11,6 +11,7 @@ and, where they differ from the defaults below:
 
     MODELS      which of "base", "clip", "blip" change the output
     HEADER      which of "trigger", "kind", "class" change the output
+    WHOLE       True if a run that fails has left nothing, so that it does not count
     SHRINKS     True if pictures that left the set since change nothing
     stands(last, settings) -> bool              a run with settings `last` is not undone by these
     adds(last) -> bool                          a run with settings `last` only adds to what the one before it did
@@ -243,11 +244,11 @@ def sees(module: ModuleType, work: Work, settings: StepSettings) -> dict[str, st
 def up_to_date(module: ModuleType, work: Work, settings: StepSettings, key: str, store: Store) -> bool:
     """True if the latest run had this key, left exactly what the step would read now, and its files are there.
 
-    Only the latest counts: after A, B and A again the folder holds what B made; but not one that failed and left
-    nothing, as a typing error does. A run that `undo` took back stays so as long as the folder is as `undo` left it.
+    Only the latest counts: after A, B and A again the folder holds what B made. A run that `undo` took back stays so
+    as long as the folder is as `undo` left it.
     """
     rows = store.runs(work.place.recorded, 1000, step=name_of(module))
-    row = next((r for r in rows if r.status != "failed" or store.left_something(r.id)), None)
+    row = next((r for r in rows if r.status != "failed" or not getattr(module, "WHOLE", False)), None)
     if row is None or row.status != "done":
         return False
     stands = getattr(module, "stands", None)

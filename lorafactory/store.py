@@ -258,11 +258,6 @@ class Store:
         rows = self._all(f"SELECT {columns} FROM v_change WHERE run_id = ? ORDER BY id", run_id)
         return [Change(*row) for row in rows]
 
-    def left_something(self, run_id: int) -> bool:
-        """True if a run changed the set's files, or wrote others that are recorded."""
-        others = "run_id = ? AND direction = 'out' AND role NOT IN ('picture', 'caption')"
-        return bool(self.changes(run_id) or self._all(f"SELECT 1 FROM v_edge WHERE {others} LIMIT 1", run_id))
-
     def changing(self, lora: str) -> list[RunRow]:
         """Return the ended runs that changed files of this set and stand, newest first; those of `undo` left out."""
         changed = "EXISTS (SELECT 1 FROM change WHERE run_id = run.id)"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 HEADER = ("trigger", "kind", "class")
+WHOLE = True
 SCORES, VERDICT = "scores.json", "verdict.json"
 AGREES = "agrees"
 """Metric of a choice by hand: 1 if the verdict is the same, else 0."""
