@@ -276,9 +276,11 @@ def test_a_worker_killed_at_any_moment_changes_nothing(queue: Queue, alone: dict
         killed = process.wait() not in (DONE, FAILED, STOPPED)
     queue.recover()
     (job,) = queue.jobs()
-    assert (job.state, job.tries, job.failure) == (("queued", 1, "died") if killed else ("waiting", 0, None))
+    told = (job.state, job.tries, job.failure)
+    over = told[0] in ("waiting", "done")  # one that dies after its last word has nothing left to do
+    assert over or (killed and told == ("queued", 1, "died"))
     assert work(space, queue) == DONE
-    assert queue.jobs()[0].state == "waiting"
+    assert queue.jobs()[0].state in (("waiting", "done") if over else ("waiting",))
     assert hashes(space, "bea") == alone, f"killed at {moment}"
     assert queue.store.runs("bea", 1, step="train")[0].status == "done"
     assert "running" not in {run.status for run in queue.store.runs("bea", 100)}
