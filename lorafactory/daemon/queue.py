@@ -159,7 +159,7 @@ class Queue:
 
     def _seen_to(self) -> list[Job]:
         """Jobs that needed a person, who has seen to them: trained since, or brought more pictures."""
-        since = "lora = ? AND coalesce(ended_at, '') >= ?"
+        since = "lora = ? AND coalesce(ended_at, '') > ?"  # later: a worker parks a job right after its own training
         changed = []
         for job in needing_you(self.newest()):
             asked = (job.lora, job.ended_at or "")
