@@ -147,12 +147,18 @@ def _row(column: Sequence[Drawn], ruler: Ruler, eyes: Eyes, side: int) -> Row:
         "fit_floor": _mean(fit_floor[asked]),
         "diversity": _diversity(column, view.clip, asked),
         "diversity_floor": _diversity(column, without.clip, asked),
-        "copies": _mean(np.array([float(cell["copy"]) for cell in cells])[asked]),
+        "copies": _mean(np.array([float(cell["copy"]) for cell in cells])[_unlike(column, ruler, asked)]),
         "artefacts": _mean(np.array([cell["artefacts"] for cell in cells])[asked]),
         "leak": _mean((like - floor)[~asked]),
         "drift": _mean(1 - fit(view.clip, without.clip)[~asked]),
         "cells": cells,
     }
+
+
+def _unlike(column: Sequence[Drawn], ruler: Ruler, asked: Array) -> Array:
+    """Where copying is held against a save: where what was asked for is not in the set, if that was asked at all."""
+    other = np.array([ruler.prompts[drawn.prompt].group == "unlike" for drawn in column]) & asked
+    return other if other.any() else asked
 
 
 def _prompts(column: Sequence[Drawn]) -> Array:

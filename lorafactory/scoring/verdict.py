@@ -6,6 +6,7 @@ which saves are given does not matter, and an exact copy of a save never wins ov
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,8 +20,8 @@ Cells = Mapping[tuple[int, int], float]
 """A score by prompt (its index) and seed."""
 MEASURABLE = 0.02
 """With less between floor and ceiling CLIP cannot tell the set from the baseline, and gain says nothing."""
-DROPPED = 2.0
-"""Standard errors below the best at which a save is not drawn any further."""
+DROPPED = 0.975
+"""How sure it has to be that a save is below the best for it not to be drawn any further."""
 ADAPTIVE = 0.1
 """A learning rate from which on it is only a factor on what the optimizer finds, as in Prodigy."""
 FAR = 0.25
@@ -75,7 +76,7 @@ class Scores:
     """None where there is one seed only."""
     diversity_floor: float | None = None
     copies: float = 0.0
-    """Share of pictures that copy a training picture."""
+    """Share of pictures that copy a training picture though something else was asked for."""
     artefacts: float = 0.0
     """Mean oddness, in standard deviations."""
 
@@ -147,10 +148,17 @@ def standing(table: Sequence[Scores], yardstick: Yardstick, limits: Thresholds |
     behind = {s.save: lead(best, s) for s in saves}
     for s in saves:
         gap, error = behind[s.save]
-        if s.save not in out and gap > max(0, DROPPED * error):
+        if s.save not in out and gap > max(0, _surely(len(s.likeness)) * error):
             out[s.save] = f"likeness {gap:.3f} ± {error:.3f} below that of {best.label}"
     ranked = sorted(saves, key=lambda s: (s.save in out, len(failures[s.save]), behind[s.save][0], saves.index(s)))
     return {s.save: out[s.save] for s in ranked[STAY:] if s.save in out}
+
+
+def _surely(cells: int) -> float:
+    """Standard errors that as many cells need; few cells tell their own error badly (Student's t)."""
+    from scipy.stats import t
+
+    return float(t.ppf(DROPPED, max(cells, 2) - 1) * np.sqrt(cells / max(cells - 1, 1)))
 
 
 def in_order(table: Sequence[Scores]) -> list[Scores]:
@@ -264,7 +272,8 @@ def _none_passes(
 
 
 def _next(undertrained: bool, name: str, rate: float | None) -> str:
-    """The line to type after a training of which no save passes."""
+    """The line to type after a training of which no save passes; a name may hold what a shell acts upon."""
+    name = shlex.quote(name)
     if undertrained:
         return f"lora train {name} --more 3 && lora make {name}"
     # optimizers that find their own rate take 1 for it: less of that would not be less

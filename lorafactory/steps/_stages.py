@@ -1,9 +1,10 @@
 """A comparison's budget: in which order cells are drawn, and how many.
 
     every save         one prompt like the captions and one unlike, two seeds
-    more seeds         of the same two prompts, for the saves that are still in
-    other prompts      for the saves that are still in
+    those still in     every prompt, two seeds at a time, after each of which more may drop out
     strengths          for the best
+
+Prompts come before further seeds: pictures of one prompt are much alike, and tell less of a save than another prompt.
 
 What comes of measured time is decided once and kept in plan.json, so that a comparison that was killed goes on to draw
 the cells that it would have drawn.
@@ -53,10 +54,12 @@ def lead(prompts: Sequence[Prompt]) -> list[int]:
 def stages(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Stage]:
     """What is drawn of every save, then of those that are still in."""
     first = lead(prompts)
-    others = [i for i in range(len(prompts)) if i not in first]
-    each: list[Round] = [[(i, seed) for i in first] for seed in seeds]
-    rest: list[Round] = [[(i, s) for s in seeds[n : n + 2]] for n in range(0, len(seeds), 2) for i in others]
-    return [Stage("every save", each[:2], first=True), Stage("more seeds", each[1:]), Stage("other prompts", rest)]
+    begin: list[Round] = [[(i, seed) for i in first] for seed in seeds[:2]]
+    found = [Stage("every save", begin, first=True)]
+    for n in range(0, len(seeds), 2):
+        spots = [(i, seed) for seed in seeds[n : n + 2] for i in range(len(prompts)) if n or i not in first]
+        found.append(Stage("those still in", [[spot] for spot in spots]))
+    return found
 
 
 @dataclass

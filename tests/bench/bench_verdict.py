@@ -35,21 +35,26 @@ from lorafactory.workspace import find_workspace, model_set
 
 THINGS = ("eyestar", "mug", "fish")
 REGIMES = {
-    "short": {"policy": 6, "lr": 3e-3},
-    "right": {"policy": 40, "lr": 3e-3},
-    "long": {"policy": 96, "lr": 3e-3},
-    "double": {"policy": 40, "lr": 6e-3},
+    "short": {"policy": 6, "lr": 1.5e-3},
+    "right": {"policy": 40, "lr": 1.5e-3},
+    "double": {"policy": 40, "lr": 3e-3},
+    "long": {"policy": 96, "lr": 1.5e-3},
 }
-"""Repeats: 20 pictures x repeats x 6 epochs / batch 4 are 180, 1200 and 2880 steps."""
+"""Repeats: 20 pictures x repeats x 6 epochs / batch 4 are 180, 1200 and 2880 steps. The rate stays as it is, as with
+sd-scripts where nothing is said: saves differ more than at the end of a cosine, and the last is the best by chance."""
 SAVES, SEED, EACH = 6, 11, 64
+STEPS = 12
 TRIGGER = "d3mo"
 PROMPTS = (
     "{trigger}",
-    "{trigger}, a large green {class} in front of a plain pink background",
     "{trigger}, a large yellow {class} in front of a plain red background",
+    "{trigger}, a large green {class} in front of a plain yellow background",
+    "{trigger}, a large purple {class} in front of a plain green background",
+    "{trigger}, a large orange {class} in front of a plain blue background",
+    "{trigger}, a large red {class} in front of a plain pink background",
     "a large red {class} in front of a plain yellow background",
 )
-"""Colours of the set, colours that are neither in the set nor in the truth, and one that does not call the LoRA."""
+"""The trigger alone; colours that are in neither the set nor the truth, two, and of the set, three; one without it."""
 SEEDS = range(1, 9)
 
 
@@ -94,7 +99,7 @@ def train(run: Run) -> None:
         "train.text_encoder_lr": asked["lr"] / 3,
         "train.epochs": SAVES,
         "train.save_every_epochs": 1,
-        "train.cycles": SAVES,
+        "train.scheduler": "constant",
     }
     words = ["--trigger", TRIGGER, "--class", run.thing.word, "--recipe", "demo", "--base", "pocket"]
     sets = [word for key, value in kept.items() for word in ("--set", f"{key}={json.dumps(value)}")]
@@ -127,7 +132,7 @@ def graded(run: Run, save: Path) -> list[bool]:
     told = [f"{TRIGGER}, a large {c} {run.thing.word} in front of a plain {b} background" for c, b in pairs]
     prompts, seeds = [TRIGGER] * EACH + told, list(range(500_000, 500_000 + 2 * EACH))
     with lora_file.applied(base(), save):
-        drawn = sample.sample(base(), prompts, seeds, steps=20, cfg=3.0, size=(96, 96), batch=16)
+        drawn = sample.sample(base(), prompts, seeds, steps=STEPS, cfg=3.0, size=(96, 96), batch=16)
     alone = [run.thing.grade(picture) >= 0.5 for picture in drawn[:EACH]]
     return alone + [right(run.thing, picture, *pair) for picture, pair in zip(drawn[EACH:], pairs, strict=True)]
 

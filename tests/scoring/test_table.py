@@ -59,7 +59,7 @@ def told(columns: Sequence[Sequence[Drawn]]) -> dict:
     ]
     for row in rows:
         row["cells"] = [{**cell, "file": "a.png"} for cell in row["cells"]]
-    prompts = [{"trigger": p.trigger} for p in PROMPTS]
+    prompts = [{"trigger": p.trigger, "group": p.group} for p in PROMPTS]
     columns = [{**row, **words} for row, words in zip(rows, about, strict=True)]
     return {"strength": 1.0, "set": facts, "prompts": prompts, "columns": columns}
 
@@ -104,9 +104,13 @@ def test_a_planted_copy_of_a_training_picture_is_flagged(mirrored: bool) -> None
     _, (_, row) = measure([column(7), drawn], Eyes(Coarse()), PROMPTS, KNOWN)
     cell = row["cells"][4]
     assert (cell["copy"], cell["nearest"], cell["mirrored"]) == (True, "0005.png", mirrored)
-    assert row["copies"] == pytest.approx(sum(c["copy"] for c in row["cells"][:6]) / 6) and row["copies"] < 0.5
+    unlike = [c["copy"] for c in row["cells"] if c["prompt"] == 1]  # only there copying is held against a save
+    assert row["copies"] == pytest.approx(sum(unlike) / 3) and row["copies"] < 0.5
     copies = [Drawn(p, s, KNOWN.images[(3 * p + s) % 8]) for p, s in SPOTS]
     verdict = decide(*evidence(told([column(7), column(1), copies])), Thresholds(fit=0))
+    assert told([column(7), copies])["columns"][1]["gain"] > 1
+    without = evidence(told([column(7), copies]))[0][0]
+    assert without.likeness[1, 1] < without.likeness[0, 1], "a copy where something else was asked for is no likeness"
     assert "copies training pictures: 100%" in verdict.rejected["x-000002.safetensors"]
     assert verdict.pick == "x-000001.safetensors"
 
