@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lorafactory.pocket.concepts import CONCEPTS, Concept
-from lorafactory.pocket.demo import colours
 from lorafactory.encoders import clip
 from lorafactory.pocket import MODELS, world
+from lorafactory.pocket.concepts import CONCEPTS, Concept
+from lorafactory.pocket.demo import colours
 from lorafactory.scoring.evidence import evidence
 from lorafactory.scoring.eyes import Eyes
 from lorafactory.scoring.prompts import Prompt
