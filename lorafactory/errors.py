@@ -50,6 +50,10 @@ class PassingError(FailedError):
     """What is in the way goes by itself, such as another command at work in the same folder."""
 
 
+class DiskFull(PassingError):  # noqa: N818
+    """The disk has no room for what comes next; once it has, the same goes on."""
+
+
 class OutOfMemory(FailedError):  # noqa: N818  (said of the machine)
     """Neither the card nor the machine has the memory that the work needs."""
 

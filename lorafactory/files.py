@@ -5,10 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from lorafactory.errors import DiskFull
+
+RESERVE = 16 << 20
+"""Bytes that no training takes: with them the record and the pages can still say what happened."""
 
 
 @contextlib.contextmanager
@@ -38,6 +44,16 @@ def write_whole(path: Path, data: bytes, *, synced: bool = True) -> None:
     """Write `data` to `path` so that a reader, or a crash, sees the old file or the new one."""
     with whole(path, synced=synced) as part:
         part.write_bytes(data)
+
+
+def room_for(folder: Path, size: int) -> None:
+    """DiskFull unless the disk of `folder` takes `size` bytes more and keeps RESERVE."""
+    free = shutil.disk_usage(folder).free
+    if free < size + RESERVE:
+        raise DiskFull(
+            f"{folder}: {free / 1e6:.0f} MB free on this disk, and {(size + RESERVE) / 1e6:.0f} MB are needed; make "
+            "room (lora status --disk says what is safe to delete), then it goes on after its last checkpoint"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

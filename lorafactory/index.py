@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from lorafactory import images, news, pages, settings
+from lorafactory import images, news, pages, settings, steps
 from lorafactory.errors import LoraError
 from lorafactory.files import read_json, write_whole
 from lorafactory.news import News
@@ -74,7 +74,7 @@ def cards(space: Workspace, store: Store) -> list[Card]:
 def card(space: Workspace, place: LoraDir, store: Store) -> Card:
     runs = store.runs(place.recorded, limit=1000)
     verdict = read_json(place.comparison / "verdict.json") if place.chosen.is_file() else {}
-    again, last = shlex.join(["lora", "make", place.name]), runs[0] if runs else None
+    again, last = shlex.join(["lora", "make", place.name]), next((run for run in runs if not beside(run)), None)
     queue = news.of_job(store, place.recorded, last) or News(place.name, *told(place, last, verdict), again)
     trigger, base = header(space, place)
     again = queue.next
@@ -92,6 +92,12 @@ def card(space: Workspace, place: LoraDir, store: Store) -> Card:
         seconds=sum(run.wall_s or 0.0 for run in runs),
         at=(runs[0].ended_at or runs[0].started_at)[:16].replace("T", " ") if runs else "",
     )
+
+
+def beside(run: RunRow) -> bool:
+    """A run that is no news, whatever came of it: it was not about what its step does for `make`."""
+    module = steps.get(run.step) if run.step in steps.names() else None
+    return bool(getattr(module, "about", lambda told: "")(run.settings))
 
 
 def refused(what: News) -> Card:

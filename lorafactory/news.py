@@ -62,9 +62,14 @@ def quarantined(space: Workspace, store: Store) -> list[News]:
     for name, ulid, code, reason, at in store.select(sql):
         folder = next((space.root / "quarantine").glob(f"*-{ulid[-8:].lower()}"), None)
         called = folder.name if folder else name
-        text = f"{code}: {(reason or '').partition(chr(10))[0]}"
+        text = f"{code}: {_shortly((reason or '').splitlines())}"
         found.append(News(called, "quarantined", text, shlex.join(["lora", "retry", called]), _minute(at)))
     return found
+
+
+def _shortly(lines: list[str]) -> str:
+    """The sentence of a refusal, with the first of what it is about; REASON.md has them all."""
+    return f"{lines[0]} ({lines[1]}{', ...' if len(lines) > 2 else ''})" if len(lines) > 1 else "".join(lines)
 
 
 def _minute(at: str | None) -> str:

@@ -8,6 +8,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -18,9 +19,11 @@ from pydantic.fields import FieldInfo
 
 from lorafactory import past, settings, step
 from lorafactory.errors import SettingsError, raise_all
+from lorafactory.index import write_index
+from lorafactory.report import refresh
 from lorafactory.step import Result, StepSettings, Work
 from lorafactory.store import Store
-from lorafactory.workspace import LoraDir, find_workspace, target
+from lorafactory.workspace import LoraDir, Workspace, find_workspace, target
 
 HEADER = ("recipe", "base", "vae", "prediction", "trigger", "kind", "class")
 
@@ -152,16 +155,16 @@ def run_on_files(module: ModuleType, places: tuple[str, ...], given: dict[str, A
     return run_step(module, others[0] if others else None, given)
 
 
-def nowhere(files: tuple[str, ...], to: str | None) -> LoraDir:
+def nowhere(workspace: Workspace, files: tuple[str, ...], to: str | None) -> LoraDir:
     """The folder for what comes of LoRA files that belong to no LoRA of the workspace; it need not exist."""
     name = Path(files[0]).stem
-    return LoraDir(name, Path(to or f"{name}-compared").expanduser().resolve(), owned=True)
+    return LoraDir(name, Path(to).expanduser().resolve() if to else workspace.compared / name, owned=True)
 
 
 def run_step(module: ModuleType, given_place: str | None, given: dict[str, Any]) -> Result:
     """Run one step on a LoRA or a folder, as its command does."""
     workspace = find_workspace(given["workspace"])
-    place = target(workspace, given_place) if given_place else nowhere(given["loras"], given["to"])
+    place = target(workspace, given_place) if given_place else nowhere(workspace, given["loras"], given["to"])
     given = given if given_place else {**given, "to": str(place.root)}
     header = header_values(given)
     # a setting named like an option of the header (generate's `base`) is told by that option
@@ -174,7 +177,12 @@ def run_step(module: ModuleType, given_place: str | None, given: dict[str, Any])
         raise_all(module.check(work, values))
         done: Result = module.run(work, values)
         return done
-    result = in_lock(module, work, step.settings_of(module, recipe), given["force"])
+    with ExitStack() as pages:
+        if place.owned:
+            pages.callback(write_index, workspace)  # also of a step that fails
+        result = in_lock(module, work, step.settings_of(module, recipe), given["force"])
+        if place.owned and not result.skipped:
+            refresh(work)
     if place.owned and (options := to_keep(module, work, told, header)):
         line = shlex.join(["lora", "make", place.name, *options])
         click.echo(f"this once; to keep it: {line}", err=True)

@@ -12,11 +12,14 @@ from typing import Any
 from lorafactory import images, step, steps
 from lorafactory.errors import InputError
 from lorafactory.files import read_json, write_whole
+from lorafactory.scoring.figures import apart
 from lorafactory.scoring.report import Noticed, Report, Setting, Shown, render
 from lorafactory.step import Work
 from lorafactory.store import Decision, Store
 from lorafactory.workspace import LoraDir
 
+VERSION = 2
+"""Of scores.json."""
 CELLS, SET = 12_000_000, 4_000_000
 """Bytes of the page that all cells may take, and all pictures of the set; with more of them each is smaller."""
 LARGEST, THUMB = 640, 320
@@ -46,11 +49,19 @@ def is_current(place: LoraDir) -> bool:
     )
 
 
+def refresh(work: Work) -> None:
+    """Write the report anew if there is a comparison or a choice that it does not show."""
+    scores = read_json(work.place.comparison / "scores.json")
+    if scores.get("version") == VERSION and not is_current(work.place):
+        with Store(work.workspace.record, readonly=True) as store:
+            write_report(work, store)
+
+
 def collect(work: Work, store: Store, *, shared: bool = False) -> Report:
     """Everything the page shows; `shared` leaves out training pictures, captions and paths."""
     place = work.place
     scores = read_json(place.comparison / "scores.json")
-    if scores.get("version") != 2:
+    if scores.get("version") != VERSION:
         again = f"`lora compare {place.name} --force`"
         raise InputError(f"{place.comparison / 'scores.json'} is not there, or of another version: {again}")
     trained = store.last(place.recorded, "train")
@@ -118,7 +129,7 @@ def why(decision: Decision) -> str:
     if decision.note:
         parts.append(decision.note)
     if decision.score is not None and decision.threshold is not None:
-        parts.append(f"{decision.score:.3g} against {decision.threshold:.3g}")
+        parts.append(" against ".join(apart(decision.score, decision.threshold, "g")))
     if decision.rival:
         parts.append(f"beside {decision.rival}")
     return ", ".join(parts)

@@ -11,13 +11,16 @@ and, where they differ from the defaults below:
 
     MODELS      which of "base", "clip", "blip" change the output
     HEADER      which of "trigger", "kind", "class" change the output
-    WHOLE       True if a run that fails has left nothing, so that it does not count
     SHRINKS     True if pictures that left the set since change nothing
+    ready(work, settings) -> None               raises what only the steps before can tell; asked right before `run`
     stands(last, settings) -> bool              a run with settings `last` is not undone by these
     adds(last) -> bool                          a run with settings `last` only adds to what the one before it did
+    about(told) -> str                          what settings ask for beside what `make` does; only runs about it count
     sees(work, settings) -> dict[str, str]      what it reads, name to sha256; the set's images if absent
     outputs(work, settings) -> list[Path]       files without which the step has not happened
     AGAIN       what --force does after `undo`, in words
+
+What `check` or `ready` refuse was never begun: it leaves no row, and the LoRA is what the last run made of it.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ from lorafactory.dataset import Picture, Set
 from lorafactory.errors import PassingError, SettingsError, raise_all
 from lorafactory.past import Past, remember, snapshot
 from lorafactory.recipe import Recipe, say_invalid
-from lorafactory.store import Run, Store, tidy
+from lorafactory.store import Run, RunRow, Store, tidy
 from lorafactory.workspace import (
     REAL_BLIP,
     REAL_CLIP,
@@ -211,8 +214,7 @@ def name_of(module: ModuleType) -> str:
 def cache_key(module: ModuleType, work: Work, settings: StepSettings) -> str:
     """sha256 over the canonical JSON of everything but the inputs that changes the step's output."""
     fields = type(settings).model_fields
-    told = settings.model_dump(mode="json")
-    values = {k: v for k, v in told.items() if not is_neutral(fields[k])}
+    values = {k: v for k, v in settings.model_dump(mode="json").items() if not is_neutral(fields[k])}
     models = {m: model_identity(work, m) for m in getattr(module, "MODELS", ())}
     if "base" in models and work.models.base is not None:
         models["base"] = base_identity(work.workspace, work.models)
@@ -247,27 +249,32 @@ def up_to_date(module: ModuleType, work: Work, settings: StepSettings, key: str,
     Only the latest counts: after A, B and A again the folder holds what B made. A run that `undo` took back stays so
     as long as the folder is as `undo` left it.
     """
-    rows = store.runs(work.place.recorded, 1000, step=name_of(module))
-    row = next((r for r in rows if r.status != "failed" or not getattr(module, "WHOLE", False)), None)
-    if row is None or row.status != "done":
+    rows = counting(module, work, settings, store)
+    if not rows or rows[0].status != "done":
         return False
     stands = getattr(module, "stands", None)
-    if key not in keys(module, work, store) and not (stands and stands(row.settings, settings)):
+    if key not in keys(module, rows) and not (stands and stands(rows[0].settings, settings)):
         return False
-    taken_back = store.undone(work.place.recorded).get(row.ulid)
-    seen, now = store.edges(taken_back or row.id, "in", "sees"), sees(module, work, settings)
-    if taken_back:
-        return now == seen
-    if not (now.items() <= seen.items() if getattr(module, "SHRINKS", False) else now == seen):
+    taken_back = store.undone(work.place.recorded).get(rows[0].ulid)
+    seen, now = store.edges(taken_back or rows[0].id, "in", "sees"), sees(module, work, settings)
+    shrinks = getattr(module, "SHRINKS", False) and not taken_back
+    if not (now.items() <= seen.items() if shrinks else now == seen):
         return False
     files: Callable[[Work, StepSettings], list[Path]] | None = getattr(module, "outputs", None)
-    return files is None or all(path.exists() for path in files(work, settings))
+    return bool(taken_back) or files is None or all(path.exists() for path in files(work, settings))
 
 
-def keys(module: ModuleType, work: Work, store: Store) -> list[str]:
+def counting(module: ModuleType, work: Work, settings: StepSettings, store: Store) -> list[RunRow]:
+    """The step's runs on this LoRA that were about the same as these settings are, newest first."""
+    about = getattr(module, "about", lambda told: "")
+    rows = store.runs(work.place.recorded, 1000, step=name_of(module))
+    return [row for row in rows if about(row.settings) == about(settings.model_dump(mode="json"))]
+
+
+def keys(module: ModuleType, rows: Sequence[RunRow]) -> list[str]:
     """The key of the latest run, and of the one that it added to, if it did."""
     found, adds = [], getattr(module, "adds", None)
-    for row in store.runs(work.place.recorded, 1000, step=name_of(module)):
+    for row in rows:
         if row.status == "done":
             found.append(row.key)
             if not (adds and adds(row.settings)):
@@ -298,16 +305,16 @@ def perform(
 ) -> Result:
     """Check, skip if up to date, else run with a row written before and completed after. The caller holds the lock."""
     raise_all(module.check(work, settings))
-    key = cache_key(module, work, settings)
-    name = name_of(module)
+    key, name = cache_key(module, work, settings), name_of(module)
     heartbeat.beat(name)
     if not force and work.place.owned and up_to_date(module, work, settings, key, store):
         undone = is_taken_back(name, work.place.recorded, store)
         again = f"`lora {name} {work.place.name} --force` {getattr(module, 'AGAIN', 'runs it again')}"
         told = f"taken back by `undo`, and stays so; {again}" if undone else "up to date"
         return Result(f"{name}: {told}", skipped=True)
-    last = store.last(work.place.recorded, name, status=None)
-    cut_off = not force and last is not None and last.status != "done"
+    getattr(module, "ready", lambda *_: None)(work, settings)
+    rows = counting(module, work, settings, store)
+    cut_off = not force and bool(rows) and rows[0].status != "done"
     with store.run(
         work.place.recorded,
         name,
@@ -316,8 +323,7 @@ def perform(
         settings=settings.model_dump(mode="json"),
         parent=parent,
     ) as run:
-        known = remember(work.place.recorded, store, again=force)
-        noted = replace(work, note=Note(run), past=known, cut_off=cut_off)
+        noted = replace(work, note=Note(run), past=remember(work.place.recorded, store, again=force), cut_off=cut_off)
         before = journal.look(noted.set)
         try:
             result: Result = module.run(noted, settings)

@@ -47,6 +47,11 @@ class Workspace:
         return self.root / "inbox"
 
     @property
+    def compared(self) -> Path:
+        """What was drawn of LoRA files that belong to no LoRA here."""
+        return self.root / "compared"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 

@@ -266,6 +266,14 @@ def test_a_typing_error_does_not_undo_a_choice(lora, demo: Path):
     assert "up to date" in lora("pick", "demo").out
 
 
+def test_a_pick_alone_writes_the_pages_too(lora, demo: Path):
+    report, index = demo / "loras" / "demo" / "report.html", demo / "index.html"
+    assert "chosen by hand" not in report.read_text(encoding="utf-8") + index.read_text(encoding="utf-8")
+    assert lora("pick", "demo", "--epoch", 1).code == 0
+    assert "epoch 1, chosen by hand" in report.read_text(encoding="utf-8")
+    assert "epoch 1, chosen by hand" in index.read_text(encoding="utf-8")
+
+
 def test_why_names_the_lora_that_a_picture_is_in(lora, demo: Path):
     name = min(images_of(demo).glob("*.png")).name
     assert "trained on it: demo" in lora("why", f"demo/{name}").out

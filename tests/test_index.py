@@ -76,6 +76,22 @@ def test_a_run_that_nobody_is_at_was_interrupted(workspace: Workspace) -> None:
             assert told(workspace)["anna"].news == "running"
 
 
+def test_what_was_refused_or_done_beside_is_no_news(lora: Callable[..., Any], workspace: Workspace) -> None:
+    def compare(settings: dict[str, Any]) -> None:
+        run = {"version": 2, "key": "k", "settings": settings}
+        with Store(workspace.record) as store, suppress(FailedError), store.run("anna", "compare", **run):
+            raise FailedError("no memory")
+
+    assert lora("compare", "anna", "--axis", "nonsense").code
+    assert lora("pick", "anna", "--epoch", 99).code
+    with Store(workspace.record, readonly=True) as store:
+        assert {run.step for run in store.runs("anna")} == {"by hand", "train", "rename"}
+    compare({"axis": "rank"})
+    assert told(workspace)["anna"].news == "done"
+    compare({"axis": "", "loras": [], "to": ""})
+    assert told(workspace)["anna"].reason == "compare: no memory"
+
+
 def test_the_page_says_so_and_its_links_are_there_when_the_folder_moves(workspace: Workspace, tmp_path: Path) -> None:
     begin(workspace, "bob two", FailedError(HOSTILE))
     sample = workspace.lora("bob two").result / "sample" / "bob two #1.png"

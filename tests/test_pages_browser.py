@@ -149,6 +149,27 @@ def test_a_cell_that_was_not_drawn_says_what_draws_it(visit: Visit) -> None:
     assert not page.locator("#viewer").is_visible()
 
 
+def test_every_column_is_in_the_window_or_can_be_scrolled_to(browser: Any, tmp_path: Path) -> None:
+    space = Workspace(tmp_path, "test")
+    place = make_lora(space.root, saves=6, strengths=(1.0,), bases=("pony",), prompts=1, seeds=1)
+    with Store(space.record, readonly=True) as store:
+        report.write_report(Work(space, place, settings.effective(space, place)), store)
+    seen = Visit(browser, place.report, viewport={"width": 1600, "height": 3000})
+    page, last = seen.page, seen.page.locator("#grid thead th:visible").last
+    ends = "document.querySelector('#grid thead th:last-child').getBoundingClientRect().right"
+    reached = """([x, y]) => Boolean(document.elementFromPoint(x, y).closest("#grid th:last-child"))"""
+    for width in (1600, 1200, 1100, 500):
+        page.set_viewport_size({"width": width, "height": 3000})
+        page.evaluate("document.querySelector('.bleed').scrollLeft = 9999")
+        box = last.bounding_box()
+        assert page.evaluate(ends) <= width
+        assert page.evaluate("document.querySelector('.bleed').scrollLeft") == 0 or width == 500
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(reached, [box["x"] + box["width"] - 9, box["y"] + box["height"] / 2])  # and not cut off
+    assert seen.said == []
+    seen.context.close()
+
+
 def test_it_is_as_wide_as_a_phone_and_dark_at_night(browser: Any, written: Workspace) -> None:
     seen = Visit(
         browser,

@@ -1,9 +1,9 @@
-"""Why a picture was kept or set aside and which LoRAs saw it; what became of a LoRA; the recent runs.
+"""Why a picture was kept or set aside and which LoRAs saw it; a LoRA's runs and verdict; the recent runs.
 
 \b
 For example:
   lora why                      the latest runs
-  lora why anna                 its runs, and what is not in its set
+  lora why anna                 its runs, which save was chosen and why, and what is not in its set
   lora why anna/0007.png        every decision about a picture
   lora why "photos/IMG 1.jpg"   the same, by the file itself
 """
@@ -14,15 +14,18 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from lorafactory import images
 from lorafactory.errors import SettingsError
+from lorafactory.files import read_json
 from lorafactory.options import json_option, workspace_option
+from lorafactory.scoring.figures import apart
 from lorafactory.setcheck import some
 from lorafactory.store import Decision, RunRow, Store, tidy
 from lorafactory.workspace import Workspace, find_workspace, target
@@ -51,6 +54,8 @@ class LoraStory:
     runs: list[RunStory]
     out: list[Decision]
     """For each picture that is not in the set, the decision that took it out."""
+    verdict: dict[str, Any] = field(default_factory=dict)
+    """verdict.json: the choice of a save and, beside it, the verdict; empty if nothing was picked."""
     chosen: int = 0
     """Of all LoRAs: how many a person chose a save of."""
     agreed: int = 0
@@ -77,12 +82,15 @@ class PictureStory:
 
 def why(store: Store, space: Workspace, thing: str | None) -> LoraStory | PictureStory:
     """Tell the story of a LoRA, a picture or the recent runs; SettingsError if the record does not know it."""
+    agrees = choices(store)
+    agreed = len(agrees), sum(agrees.values())
     if thing is None:
-        agrees = choices(store)
-        return LoraStory(None, run_stories(store, None), [], len(agrees), sum(agrees.values()))
+        return LoraStory(None, run_stories(store, None), [], {}, *agreed)
     lora = lora_called(store, space, thing)
     if lora is not None:
-        return LoraStory(lora, run_stories(store, lora), out_of_set(store.decisions(lora=lora)))
+        place = target(space, thing) if SLASHES.intersection(lora) else space.lora(lora)
+        out, verdict = out_of_set(store.decisions(lora=lora)), read_json(place.comparison / "verdict.json")
+        return LoraStory(lora, run_stories(store, lora), out, verdict, *agreed)
     story = picture_story(store, space, thing)
     if not (story.decisions or story.trainings or story.sources or story.also):
         known = sorted({run.lora for run in store.runs(limit=1000)})
@@ -202,12 +210,22 @@ def lora_lines(story: LoraStory) -> list[str]:
         told.append(f"  {when}  {took:>9}  {run.error or counts}")
     if not story.runs:
         told.append("  nothing has been run yet")
-    if story.chosen:
+    told += verdict_lines(story.verdict)
+    if story.chosen and (story.lora is None or story.verdict.get("by_hand")):
         told.append(f"a person's choice of a save is the verdict's too in {story.agreed} of {story.chosen} LoRAs")
     if story.out:
         told.append(f"not in the set: {len(story.out)}")
     told += [f"  {d.image:14}  {d.verdict}  {_where(d)}{detail(d)}" for d in story.out]
     return [line.rstrip() for line in told]
+
+
+def verdict_lines(verdict: dict[str, Any]) -> list[str]:
+    """Which save was chosen and why, what the others failed, and what to type if none passes."""
+    if not verdict:
+        return []
+    own = verdict["verdict"]
+    told = [f"save: {verdict['reason']}", *(f"  rejected {save}: {why}" for save, why in own["rejected"].items())]
+    return told + ([f"  next: {own['next']}"] if own["next"] else [])
 
 
 def picture_lines(story: PictureStory) -> list[str]:
@@ -231,8 +249,10 @@ def picture_lines(story: PictureStory) -> list[str]:
 def detail(d: Decision) -> str:
     """Rule, score against threshold, rival, and the texts or places before and after."""
     told = [] if d.rule == d.step else [d.rule]
-    if d.score is not None:
-        told.append(f"{d.score:.4g}" + (f" against {d.threshold:.4g}" if d.threshold is not None else ""))
+    if d.score is not None and d.threshold is not None:
+        told.append(" against ".join(apart(d.score, d.threshold, "g", 4)))
+    elif d.score is not None:
+        told.append(f"{d.score:.4g}")
     if d.rival:
         told.append(f"rival {d.rival}")
     change = [text for text in (d.before, d.after) if text and not _HASH.fullmatch(text)]

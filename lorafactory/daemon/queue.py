@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from lorafactory import step
+from lorafactory.errors import PassingError
 from lorafactory.index import is_locked
 from lorafactory.recording import clean, new_ulid, now, tidy
 from lorafactory.store import Store
@@ -152,10 +155,18 @@ class Queue:
         changed = []
         for job in self._where("state = 'running'"):
             if not self._held(job.lora):
+                self.bury(job.lora)
                 why = "the worker died, or the machine stopped" if failed else "stopped; goes on where it was"
                 state: State = "failed" if failed else "queued"
                 changed.append(self.finish(job, state, failure="died" if failed else "", reason=why))
         return changed + self._seen_to()
+
+    def bury(self, lora: str) -> None:
+        """Write into the record that what a dead worker left running was interrupted."""
+        place = self.space.lora(lora)
+        if place.lock.exists():
+            with suppress(PassingError), step.locked(place):
+                self.store.interrupt(lora)
 
     def _seen_to(self) -> list[Job]:
         """Jobs that needed a person, who has seen to them: trained since, or brought more pictures."""

@@ -131,15 +131,28 @@ def refused(tree: Tree) -> list[Entry]:
 
 
 def sound(root: Path, tree: Tree) -> bool:
-    """True if a drop looks whole: no picture is empty and one decodes, a zip opens, or there are settings alone."""
+    """True if a drop looks whole: no picture is empty and one decodes, a zip opens, or there are settings alone.
+
+    Also if it never can: what does not begin as a zip does is refused when it is read, so why wait.
+    """
     if any(not e.size and Path(e.path).suffix.lower() in images.SUFFIXES for e in tree if e.kind == "file"):
         return False
     if not root.is_dir():
-        return zipfile.is_zipfile(root)
+        return zipfile.is_zipfile(root) or no_zip(root)
     pictures = images.find_sources(root)
     if not pictures and not (root / SETTINGS).is_file():
         return False
     return not pictures or any(decodes(path) for path in pictures)
+
+
+def no_zip(path: Path) -> bool:
+    """True if a file begins as no zip does, however much of it is still to come.
+
+    Zeros may be room that a download takes before it fills it, and a zip that unpacks itself begins with a program.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+    return len(head) == 4 and any(head) and not head.startswith((b"PK", b"MZ", b"#!", b"\x7fELF"))
 
 
 def decodes(path: Path) -> bool:

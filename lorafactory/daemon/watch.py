@@ -123,10 +123,10 @@ class Daemon:
 
     def act(self, *, begin: bool) -> None:
         """See to the workers, and unless it is the end, to the inbox and the queue."""
-        changed = [self.ended(child) for child in self.children]
         for child in self.children:
             if told := child.watch(self.limits.silence_minutes * 60):
                 self.say(told)
+        changed = [self.ended(child) for child in self.children]  # at once: the queue would take one killed for dead
         if not begin:
             return
         if self.clock() - self._scanned >= SCAN:
@@ -184,6 +184,7 @@ class Daemon:
         if code is None:
             return False
         if hung and (job := self.queue.active(hung)):
+            self.queue.bury(hung)
             self.queue.finish(job, "failed", failure="hang", reason=f"it hung; where: {self.log_of(hung)}")
         self._scanned = -1e9  # what it left is seen to at once
         if code not in (DONE, FAILED, STOPPED) and not hung:

@@ -26,6 +26,7 @@ function arrange() {
     isShown("base", column.base) &&
     (column.save === null || (isShown("save", column.save) && isShown("strength", column.strength))));
   const hide = (row) => columns.forEach((shown, i) => { row.children[i + 1].hidden = !shown; });
+  grid.style.setProperty("--columns", columns.filter(Boolean).length);
   hide(grid.tHead.rows[0]);
   for (const body of grid.tBodies) {
     const rows = [...body.rows].slice(1);

@@ -99,7 +99,14 @@ class Axis:
 def render(report: Report) -> str:
     """Return the page."""
     told, chosen = report.scores, report.verdict.get("pick")
-    columns = [{**c, "at": {(cell["prompt"], cell["seed"]): cell for cell in c["cells"]}} for c in told["columns"]]
+    columns = [
+        {
+            **c,
+            "at": {(cell["prompt"], cell["seed"]): cell for cell in c["cells"]},
+            "drawn": sum(bool(cell["file"]) for cell in c["cells"]),
+        }
+        for c in told["columns"]
+    ]
     judged = [c for c in columns if is_judged(c, told)]
     across, down = axes(told, chosen)
     return pages.render(
@@ -108,6 +115,7 @@ def render(report: Report) -> str:
         r=report,
         v=report.verdict,
         columns=columns,
+        uneven=len({c["drawn"] for c in columns if c["drawn"]}) > 1,
         chosen=next((c for c in judged if c["save"] == chosen), None),
         across=across,
         down=down,

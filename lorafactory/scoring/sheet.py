@@ -14,14 +14,19 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def column_heads(told: Mapping[str, Any]) -> list[Head]:
-    """Name, strength and base where there are several, and the scores that matter most; of what was drawn."""
+    """Name, strength and base where there are several, and the scores that matter most; of what was drawn.
+
+    Where columns have not equally many cells each says how many its scores are over.
+    """
     columns = drawn(told)
+    counts = [len(_there(column)) for column in columns]
     several = len({c["strength"] for c in columns if c["save"]}) > 1
     bases = len({c["base"] for c in columns}) > 1
     heads = []
-    for column in columns:
+    for column, count in zip(columns, counts, strict=True):
         kind = f"strength {column['strength']:g}" if several else "with the LoRA"
         lines = [kind if column["save"] else "without the LoRA", *([f"on {column['base']}"] if bases else [])]
+        lines += [f"over {count} of {max(counts)} cells"] if len(set(counts)) > 1 else []
         lines += [f"{name} {column[name]:.3f}" for name in ("likeness", "fit", "diversity") if column[name] is not None]
         heads.append(Head(column["label"], tuple(lines)))
     return heads
@@ -59,6 +64,7 @@ def line(column: Mapping[str, Any]) -> str:
         said.append(f"likeness {column['likeness']:.3f} ± {column['likeness_error']:.3f}")
     said += [f"{name} {column[name]:.3f}" for name in ("fit", "diversity") if column[name] is not None]
     said += [f"copies {column['copies']:.0%}"] if column["copies"] else []
+    said += [f"over {len(_there(column))} cells"]
     said += [f"no more of it was drawn: {column['dropped']}"] if column["dropped"] else []
     strength = f" at {column['strength']:g}" if column["save"] and column["strength"] != 1 else ""
     return f"{column['label'] + strength:<15} {'  '.join(said)}"

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from lorafactory.scoring.figures import apart
 from lorafactory.scoring.likeness import standard_error
 
 Outcome = Literal["undertrained", "overtrained"]
@@ -189,15 +190,18 @@ def gates(s: Scores, y: Yardstick, limits: Thresholds) -> list[Failure]:
     """What the save fails, in words with its numbers."""
     found = []
     if limits.gain and (told := s.gain(y)) and (sure := told[0] - told[1]) < limits.gain:
+        least, need = apart(sure, limits.gain, "%", 0)
         words = f"not learned yet: {told[0]:.0%} ± {told[1]:.0%} of the way from baseline to set"
-        found.append(Failure("gain", f"{words}, {limits.gain:.0%} needed with the error taken off", limits.gain - sure))
+        found.append(Failure("gain", f"{words}, so {least} at least; {need} needed", limits.gain - sure))
     found += _below("fit", "ignores prompts", s.fit, limits.fit, (s.fit_floor, y.fit))
     found += _below("diversity", "seeds look alike", s.diversity, limits.diversity, (s.diversity_floor, y.diversity))
     if s.copies > limits.copies:
-        words = f"copies training pictures: {s.copies:.0%} of its pictures, {limits.copies:.0%} allowed"
+        share, most = apart(s.copies, limits.copies, "%", 0)
+        words = f"copies training pictures: {share} of what was to be something else, {most} allowed"
         found.append(Failure("copies", words, s.copies - limits.copies))
     if s.artefacts > limits.artefacts:
-        words = f"artefacts: {s.artefacts:.1f} standard deviations off, {limits.artefacts:g} allowed"
+        off, most = apart(s.artefacts, limits.artefacts, "f", 1)
+        words = f"artefacts: {off} standard deviations off, {most} allowed"
         found.append(Failure("artefacts", words, _short(-s.artefacts, -limits.artefacts)))
     return found
 
@@ -213,7 +217,8 @@ def _below(
     need = share * least
     if least <= 0 or score >= need:
         return []
-    words = f"{fault}: {gate} {score:.3f}, {need:.3f} needed ({share:.0%} of the {whose})"
+    low, least_needed = apart(score, need)
+    words = f"{fault}: {gate} {low}, {least_needed} needed ({share:.0%} of the {whose})"
     return [Failure(gate, words, _short(score, need))]
 
 

@@ -47,6 +47,9 @@ def without(tensors: Mapping[str, T], group: str) -> dict[str, T]:
 
 def by_setting(saves: Sequence[Save], key: str) -> list[Save]:
     """Saves in the order of a setting, called by its value; SettingsError if they do not differ in it."""
+    if len(saves) < 2:
+        cure = "train again with another setting, which keeps this one in results/, or name more files"
+        raise SettingsError(f"--axis {key}: nothing to lay beside {saves[0].path.name}\n    {cure}")
     full = KEYS.get(key, key if key.startswith("ss_") else f"ss_{key}")
     told = [papers(save.path) for save in saves]
     values = [says.get(full, "not told") for says in told]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -154,11 +155,13 @@ def put(folder: Path, stem: str, made: Made, written: dict[str, str]) -> list[st
     left = []
     for suffix, data in made.files.items():
         path = folder / f"{stem}{suffix}"
-        if suffix != ".safetensors" and path.exists() and images.sha256(path) != written.get(path.name):
+        sha256 = hashlib.sha256(data).hexdigest()
+        ours = (written.get(path.name), sha256)  # the very same: of a run that was killed before it could say so
+        if suffix != ".safetensors" and path.exists() and images.sha256(path) not in ours:
             left.append(f"{path.name}: not ours, left as it is")
             continue
         write_whole(path, data)
-        written[path.name] = images.sha256(path)
+        written[path.name] = sha256
     return left
 
 

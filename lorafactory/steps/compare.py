@@ -6,7 +6,8 @@ For example:
   lora compare anna --full             draw all, however long it takes
   lora compare anna --on otherModel    the best save on another checkpoint too
   lora compare anna --prompts "{trigger}" --prompts "{trigger}, a woman on a horse" --seeds 1 --seeds 2
-  lora compare a.safetensors b.safetensors --base pony --prompts "a dog on a beach" --axis rank
+  lora compare a.safetensors b.safetensors --base pony --prompts "a dog on a beach"
+  lora compare anna --axis rank        the last saves of its trainings, that differ in rank
   lora compare anna --axis blocks      the newest save with groups of its blocks left out
 """
 
@@ -17,7 +18,7 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from lorafactory.scoring.eyes import Eyes
     from lorafactory.scoring.table import TrainingSet
 
-VERSION = 2
+VERSION = 3
 MODELS = ("base", "clip")
 HEADER = ("trigger", "kind", "class")
 
@@ -72,12 +73,14 @@ class Settings(StepSettings):
     on: tuple[str, ...] = ()
     """Other checkpoints of the base's family that the best save is drawn on too, beside their own baseline."""
     loras: tuple[str, ...] = Field((), json_schema_extra={"once": True})
-    """LoRA files from anywhere that are compared instead of the saves."""
+    """LoRA files from anywhere that are compared instead of the saves: with the pictures of NAME, or with none if only
+    files are named, and then nothing is said of likeness."""
     axis: str = Field("", json_schema_extra={"once": True})
     """Lay LoRAs side by side by a setting they were trained with, such as `rank` or `lr`: the last save of each
     training, or `loras`. `blocks`: one LoRA with groups of its blocks left out in turn."""
     to: str = Field("", json_schema_extra={"once": True})
-    """Folder for pictures and scores. None: txt2img-images/, and for `axis` or `loras` a folder in there."""
+    """Folder for pictures and scores. None: txt2img-images/ of the LoRA, for `axis` or `loras` a folder in there, such
+    as by-rank/; where files alone are named, compared/FILE/ of the workspace."""
     thumb: int = Field(192, ge=64, le=1024)
     """Width of a cell in the grid, in pixels, 64 to 1024; smaller pictures are enlarged. The cells keep their size."""
     batch: int = Field(4, ge=1, le=64, json_schema_extra={"neutral": True})
@@ -157,16 +160,15 @@ def other_bases(work: Work, s: Settings) -> list[Problem]:
     return problems
 
 
+def about(told: Mapping[str, Any]) -> str:
+    """What is compared beside the saves, or put elsewhere, by its folder; empty for the saves themselves."""
+    kind = told.get("axis") or ("file" if told.get("loras") else "")
+    return told.get("to") or (kind and f"by-{kind}")
+
+
 def folder_of(work: Work, s: Settings) -> Path:
     """Where grid and scores go."""
-    if s.to:
-        return Path(s.to).expanduser()
-    return work.place.comparison / (f"by-{s.axis or 'file'}" if s.aside else ".")
-
-
-def adds(last: dict[str, Any]) -> bool:
-    """What is compared beside the saves leaves their comparison as it was."""
-    return any(last.get(key) for key in ("loras", "axis", "to"))
+    return Path(s.to).expanduser() if s.to else work.place.comparison / about(s.model_dump())
 
 
 def sees(work: Work, s: Settings) -> dict[str, str]:
@@ -237,13 +239,18 @@ def prompts_of(work: Work, s: Settings) -> list[Prompt]:
 # ---------------------------------------------------------------- the work
 
 
-def run(work: Work, s: Settings) -> Result:
-    began = time.monotonic()
-    saves = lineup(work, s)
-    if not saves:
+def ready(work: Work, s: Settings) -> None:
+    """There are saves, pictures to compare them with, and what is to tell them apart."""
+    if not lineup(work, s):
         raise InputError(f"no save to compare in {work.place.result}: first `lora train {work.place.name}`")
     if not s.loras and not work.set.pictures:
         raise InputError(f"no pictures in {work.place.images} to compare the saves with")
+
+
+def run(work: Work, s: Settings) -> Result:
+    began = time.monotonic()
+    ready(work, s)
+    saves = lineup(work, s)
     columns, board, folder = columns_of(saves, s, checkpoint(work)), board_of(work, s, saves), folder_of(work, s)
     if not work.apply:
         cells = len(columns) * len(board.spots)
@@ -311,10 +318,8 @@ def full_command(work: Work, s: Settings) -> str:
         told = [*s.loras, *(["--base", header.base] if header.base else []), "--to", s.to]
         told += [word for text in s.prompts for word in ("--prompts", text)]
     else:
-        told = [
-            work.place.name if work.place.owned else str(work.place.root),
-            *(w for p in s.loras for w in ("--loras", p)),
-        ]
+        own = work.place.name if work.place.owned else str(work.place.root)
+        told = [own, *(word for path in s.loras for word in ("--loras", path))]
     told += [word for name in s.on for word in ("--on", name)] + (["--axis", s.axis] if s.axis else [])
     return shlex.join(["lora", "compare", *told, "--full"])
 

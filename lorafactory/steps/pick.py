@@ -2,10 +2,10 @@
 
 \b
 For example:
-  lora pick anna
-  lora pick anna --epoch 4
-  lora pick anna --epoch 4 --epoch 6   two to try; the first is the choice
-  lora pick anna --step 1500 --rank 16 and a smaller file beside it
+  lora pick anna                         what the verdict says
+  lora pick anna --epoch 4               what you say
+  lora pick anna --epoch 4 --epoch 6     two to try; the first is the choice
+  lora pick anna --step 1500 --rank 16   and a smaller file beside it
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 VERSION = 2
 HEADER = ("trigger", "kind", "class")
-WHOLE = True
 SCORES, VERDICT = "scores.json", "verdict.json"
 AGREES = "agrees"
 """Metric of a choice by hand: 1 if the verdict is the same, else 0."""
@@ -42,8 +41,8 @@ AGREES = "agrees"
 class Settings(StepSettings):
     epoch: tuple[int, ...] = ()
     """The save of this epoch is chosen, whatever the verdict, which is kept beside it; none follows the verdict. More
-    than one are all copied to `publish_to`, to try; the first is the choice. It stays until there are new saves, or
-    until `--force`."""
+    than one are all copied to the folders of `publish_to` in lorafactory.toml, to try; the first is the choice. It
+    stays until there are new saves, or until `lora pick NAME --force` follows the verdict again."""
     step: tuple[int, ...] = ()
     """The save after this step is chosen, in the same way."""
     rank: int = Field(0, ge=0)
@@ -59,7 +58,8 @@ class Settings(StepSettings):
     """Difference between seeds that a save must reach, as a share of the baseline's or of the training pictures',
     whichever is less, 0 to 1; 0 turns the gate off."""
     copies: float = Field(0.2, ge=0, le=1)
-    """Share of its pictures that may copy a training picture, 0 to 1; 1 turns the gate off."""
+    """Share of its pictures that may copy a training picture though something else was asked for, 0 to 1; 1 turns the
+    gate off."""
     artefacts: float = Field(3.0, gt=0)
     """How far sharpness, saturation and detail may be from both the set's and the baseline's, in standard deviations;
     1000 turns the gate off."""
@@ -132,15 +132,15 @@ def asks_more(work: Work, s: Settings) -> int:
     return 0 if plan["from"]["more"] else int(s.if_undertrained.partition(" ")[2])
 
 
+def ready(work: Work, s: Settings) -> None:
+    """There is what is to be chosen, and it is what was compared."""
+    decision(work, read_scores(work), s)
+
+
 def run(work: Work, s: Settings) -> Result:
     refuse_foreign(work)
     told = read_scores(work)
-    verdict, rows = judged(work, told, s)
-    chosen = by_hand(rows, s) if by_person(s) else [next(r for r in rows if r["save"] == verdict.pick)]
-    for row in chosen:
-        save = work.place.result / row["save"]
-        if not save.is_file() or images.sha256(save) != row["sha256"]:
-            raise InputError(f"{save} is not the file that was compared: `lora compare {work.place.name}` again")
+    verdict, rows, chosen = decision(work, told, s)
     choices = [choice(row, chosen[0], verdict, hand=by_person(s)) for row in chosen]
     result = told_as(work, choices, verdict)
     if not work.apply:
@@ -176,6 +176,17 @@ def publish(work: Work, told: dict[str, Any], choices: list[Choice], rank: int, 
 
 
 # ---------------------------------------------------------------- the decision
+
+
+def decision(work: Work, told: dict[str, Any], s: Settings) -> tuple[Verdict, list[Row], list[Row]]:
+    """The verdict, the columns that it is about, and those that go out, the choice first."""
+    verdict, rows = judged(work, told, s)
+    chosen = by_hand(rows, s) if by_person(s) else [next(r for r in rows if r["save"] == verdict.pick)]
+    for row in chosen:
+        save = work.place.result / row["save"]
+        if not save.is_file() or images.sha256(save) != row["sha256"]:
+            raise InputError(f"{save} is not the file that was compared: `lora compare {work.place.name}` again")
+    return verdict, rows, chosen
 
 
 def judged(work: Work, told: dict[str, Any], s: Settings) -> tuple[Verdict, list[Row]]:

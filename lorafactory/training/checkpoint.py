@@ -46,11 +46,13 @@ class Packed:
         return found
 
     def write(self, folder: Path, step: int) -> Path:
-        """Write it as the newest state of a folder; the one before it stays too."""
+        """Write it as the newest state of a folder; the one before it stays too. DiskFull if there is no room."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / STATES.replace("*", f"{step:08}")
         papers = {"format": FORMAT, "state": self.told, "sha256": self.digest()}
-        files.write_whole(path, safetensors.torch.save(dict(self.tensors), papers))
+        data = safetensors.torch.save(dict(self.tensors), papers)
+        files.room_for(folder, len(data))
+        files.write_whole(path, data)
         for old in sorted(folder.glob(STATES))[:-KEPT]:
             old.unlink()
         return path

@@ -25,11 +25,13 @@ from lorafactory.training.precision import DTYPES
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, dtype: str = "fp16") -> str:
-    """Write a file whole or not at all, every tensor in `dtype`; return its tensor hash.
+    """Write a file whole or not at all, every tensor in `dtype`; return its tensor hash. DiskFull if there is no room.
 
     An alpha that `dtype` cannot hold exactly, as fp16 cannot hold 3.3, stays in fp32.
     """
-    files.write_whole(path, encoded(path, tensors, metadata, dtype=dtype))
+    data = encoded(path, tensors, metadata, dtype=dtype)
+    files.room_for(path.parent, len(data))
+    files.write_whole(path, data)
     return tensor_hash(path)
 
 

@@ -76,7 +76,7 @@ class Room:
         rung = next(ladder(self.means, begun=self.begun), None)
         if rung is None:
             raise OutOfMemory(
-                f"Out of memory, with all done that saves it ({self.means}).{card.others()}\n"
+                f"Out of memory, with all done that saves it.{card.others()}\n"
                 "Close other programs on the card, or train with a smaller resolution or rank."
             )
         self.means, what = rung

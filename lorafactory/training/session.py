@@ -194,15 +194,14 @@ class Session:
     def go_back(self, what: str, epoch: int, group: Group) -> None:
         """After a step that is not finite: back to the last good state, once, with half the learning rate."""
         names = sorted({str(item.example.path) for batch in group for item in batch})
-        told = f"{what} at step {self.step + 1} (epoch {epoch}), on these pictures:\n" + "\n".join(
-            f"  {name}" for name in names
-        )
+        told, pictures = f"{what} at step {self.step + 1} (epoch {epoch})", "\n".join(f"  {name}" for name in names)
         if self.now.calmed or self.keeper.good is None:
             fix = "Lower the learning rate (lr), or use dtype bf16 or fp32 and not fp16. Earlier saves are whole."
-            raise FailedError(f"{told}\n{fix}")
+            raise FailedError(f"{told}. {fix} It was on these pictures:\n{pictures}")
         self.now.put(self.keeper.good)
         self.now.calm()
-        self.say(self.step, f"{told}\nBack to step {self.step}, from there on with half the learning rate.")
+        back = f"Back to step {self.step}, from there on with half the learning rate."
+        self.say(self.step, f"{told}, on these pictures:\n{pictures}\n{back}")
         self.keep()
 
     # ------------------------------------------------------------ room

@@ -38,9 +38,9 @@ REGIMES = {
     "short": {"policy": 6, "lr": 1.5e-3},
     "right": {"policy": 40, "lr": 1.5e-3},
     "double": {"policy": 40, "lr": 3e-3},
-    "long": {"policy": 96, "lr": 1.5e-3},
+    "long": {"policy": 64, "lr": 1.5e-3},
 }
-"""Repeats: 20 pictures x repeats x 6 epochs / batch 4 are 180, 1200 and 2880 steps. The rate stays as it is, as with
+"""Repeats: 20 pictures x repeats x 6 epochs / batch 4 are 180, 1200 and 1920 steps. The rate stays as it is, as with
 sd-scripts where nothing is said: saves differ more than at the end of a cosine, and the last is the best by chance."""
 SAVES, SEED, EACH = 6, 11, 64
 STEPS = 12

@@ -127,6 +127,27 @@ def test_why_a_lora_and_why_nothing(recorded: Path):
     assert story["runs"][3]["verdicts"] == {"kept": 1, "set aside": 2}
 
 
+def test_why_a_lora_tells_the_verdict_and_a_persons_choice(recorded: Path):
+    folder = recorded / "loras" / "anna" / "txt2img-images"
+    folder.mkdir()
+    own = {"pick": "a3", "reason": "epoch 3: the best", "rejected": {"a4": "copies: 30%"}, "next": None}
+    verdict = {"reason": "epoch 3: the best", "by_hand": None, "verdict": own}
+    (folder / "verdict.json").write_text(json.dumps(verdict))
+    assert told(recorded, "anna").splitlines()[6:8] == ["save: epoch 3: the best", "  rejected a4: copies: 30%"]
+    assert "choice" not in told(recorded, "anna")
+    chosen = {"reason": "epoch 1, chosen by hand. The verdict: epoch 3: the best", "by_hand": {"agrees": False}}
+    (folder / "verdict.json").write_text(json.dumps({**verdict, **chosen, "verdict": {**own, "next": "lora x"}}))
+    with Store(recorded / "lorafactory.db") as store, begin(store, "pick") as run:
+        run.metric(0, "agrees", 0)
+    assert told(recorded, "anna").splitlines()[7:11] == [
+        "save: epoch 1, chosen by hand. The verdict: epoch 3: the best",
+        "  rejected a4: copies: 30%",
+        "  next: lora x",
+        "a person's choice of a save is the verdict's too in 0 of 1 LoRAs",
+    ]
+    assert json.loads(told(recorded, "anna", "--json"))["verdict"]["by_hand"] == {"agrees": False}
+
+
 def test_how_often_a_person_and_the_verdict_agree(recorded: Path):
     assert "choice" not in told(recorded)
 

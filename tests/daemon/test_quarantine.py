@@ -145,6 +145,16 @@ def test_a_bad_zip_goes_to_quarantine(desk: Desk, code: str, make: Callable[[Pat
     assert desk.claims() == []
 
 
+def test_bytes_that_begin_no_zip_are_refused_once_they_have_settled(desk: Desk):
+    path = write(desk.space.inbox / "anna.zip", b"\x8b\x01" + os.urandom(100))
+    desk.scan()
+    write(path, path.read_bytes() + os.urandom(100))
+    desk.settled(9)
+    assert desk.quarantined() == {}
+    desk.settled(40)
+    assert desk.quarantined() == {"anna.zip": "archive_broken"}
+
+
 def test_retry_brings_it_back_and_mended_it_is_taken(desk: Desk):
     settings("[train]\nepochz = 3")(desk.put("anna", 1))
     desk.settled()

@@ -96,6 +96,18 @@ def test_a_running_row_whose_lock_is_free_is_queued_again(queue: Queue):
     assert [j.lora for j in queue.recover()] == ["alive"]
 
 
+def test_what_a_dead_worker_left_running_in_the_record_was_interrupted(queue: Queue):
+    for name in ("dead", "alive"):
+        queue.begin(queue.add(name))
+        with queue.store.run(name, "train", version=1, key="k", settings={}), step.locked(queue.space.lora(name)):
+            pass
+    with queue.store.transaction() as db:
+        db.execute("UPDATE run SET status = 'running'")
+    with step.locked(queue.space.lora("alive")):
+        queue.recover()
+    assert {run.lora: run.status for run in queue.store.runs()} == {"dead": "interrupted", "alive": "running"}
+
+
 def test_what_always_kills_its_worker_is_not_tried_for_ever(queue: Queue):
     queue.add("poison")
     for _ in range(CAPS["died"] + 1):

@@ -138,6 +138,25 @@ def test_what_does_not_look_whole_is_given_time(tmp_path: Path):
         assert watched(drop, 0, 5, 10).waits(drop) is None
 
 
+@pytest.mark.parametrize("head", [b"PK\x03\x04", b"PK", b"", b"MZ\x90\x00", bytes(4096)])
+def test_the_beginning_of_a_zip_is_given_time(tmp_path: Path, head: bytes):
+    drop = write(tmp_path / "x.zip", head)
+    assert watched(drop, 0, 100, PATIENCE - 1).waits(drop) is not None
+
+
+@pytest.mark.parametrize("head", [b"\x8b\x01\xfe\x7c of a random kind", b"<html>not found</html>", b"Rar!\x1a\x07"])
+def test_what_begins_as_no_zip_does_is_not_waited_for_once_it_has_settled(tmp_path: Path, head: bytes):
+    drop = write(tmp_path / "x.zip", head)
+    seen = watched(drop, 0, 5, 9)
+    assert seen.waits(drop) is not None
+    write(drop, head + b"and more")
+    seen.see(look(drop), 12)
+    seen.see(look(drop), 20)
+    assert seen.waits(drop) is not None, "it grows"
+    seen.see(look(drop), 50)
+    assert seen.waits(drop) is None
+
+
 def test_a_drop_with_links_is_never_read(drop: Path, monkeypatch: pytest.MonkeyPatch):
     os.mkfifo(drop / "b.png")
     os.mkfifo(drop / MANIFEST)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from lorafactory import heartbeat
 from lorafactory.daemon import child, watch
@@ -32,6 +33,8 @@ class Process:
     code: int | None = None
     closed: bool = False
     stdin: Any = None
+    holds: Any = None
+    """A lock, which the system frees when the process dies."""
 
     def __post_init__(self) -> None:
         self.stdin = self
@@ -44,6 +47,8 @@ class Process:
 
     def kill(self) -> None:
         self.code = -9
+        if self.holds:
+            self.holds.release()
 
     def wait(self) -> int | None:
         return self.code
@@ -138,9 +143,13 @@ def silence(stage: Stage, minutes: float) -> None:
 
 
 def test_a_job_that_gives_no_sign_of_life_is_stopped_then_killed_and_tried_again(stage: Stage):
-    stage.queue.add("anna")
+    job = stage.queue.add("anna")
     stage.turn()
-    process = stage.started[0]
+    process, place = stage.started[0], stage.space.lora("anna")
+    place.root.mkdir(parents=True)
+    process.holds = FileLock(place.lock)
+    process.holds.acquire()
+    stage.queue.begin(job)
     for n in range(30):  # half an hour of work
         stage.beat(n)
         stage.turn(60)
@@ -246,8 +255,6 @@ def test_until_ends_and_leaves_the_queue(tmp_path: Path):
 
 
 def test_a_second_daemon_is_refused(tmp_path: Path):
-    from filelock import FileLock
-
     space = Workspace(tmp_path, "")
     assert not watch.is_watched(space)
     with FileLock(own(space, watch.LOCK)):

@@ -94,7 +94,13 @@ def test_rows_and_columns_of_which_nothing_was_drawn_are_left_out() -> None:
 
 
 def test_a_line_says_why_no_more_was_drawn() -> None:
-    assert sheet.line(TOLD["columns"][1]).endswith("no more of it was drawn: it fell behind")
+    assert sheet.line(TOLD["columns"][1]).endswith("over 1 cells  no more of it was drawn: it fell behind")
+
+
+def test_scores_over_different_cells_say_so() -> None:
+    assert [head.lines[1] for head in sheet.column_heads(TOLD)] == ["over 2 of 2 cells", "over 1 of 2 cells"]
+    even = {**TOLD, "columns": [column(None, [(0, 8)]), column("a", [(0, 7)])]}
+    assert not any("over" in line for head in sheet.column_heads(even) for line in head.lines)
 
 
 def test_a_column_elsewhere_says_where() -> None:

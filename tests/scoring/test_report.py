@@ -151,6 +151,15 @@ def test_it_says_what_was_chosen_and_how_to_get_another() -> None:
     assert "epoch 3, the best of saves that do not pass" in failed and "lora train anna --more 3" in failed
 
 
+def test_scores_over_different_cells_say_so() -> None:
+    text = Page(made()).text
+    assert "over 6 cells" in text and "over 3 cells" in text and "compares two saves over the cells" in text
+    even = scores(bases=("pony",), strengths=(1.0,), prompts=1, seeds=2)
+    for cell in even["columns"][1]["cells"]:
+        cell["file"] = "cells/01.png"
+    assert "over 2 cells" not in Page(render(Report("x", "x", even))).text
+
+
 def test_a_comparison_without_a_choice_is_a_page_too() -> None:
     page = Page(render(Report("x", "x", scores(bases=("pony",), saves=1, strengths=(1.0,)))))
     assert "lora pick x" in page.text and "picture" not in page.tags  # one save is no curve

@@ -187,6 +187,8 @@ def test_saves_are_held_against_each_other_where_both_were_drawn() -> None:
 )
 def test_what_to_type_next(table: list[Scores], rate: float, line: str | None) -> None:
     assert decide(table, YARD, name="anna", rate=rate).next == line
+    spoiled = decide(table, YARD, name="a $(id)", rate=rate).next
+    assert spoiled == (line and line.replace("anna", "'a $(id)'"))
 
 
 # ---------------------------------------------------------------- between the stages

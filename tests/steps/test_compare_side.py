@@ -33,14 +33,17 @@ def test_files_from_anywhere_are_compared_without_a_set(
 ) -> None:
     first, *_, last = sorted((trained / "loras" / "demo" / "result_current").glob("*.safetensors"))
     command = ("compare", last, first, "--base", "pocket", "--prompts", "a large red star", *QUICK, "--strengths", 1)
-    said = lora(*command, "--to", tmp_path / "side", "--full")
+    here = sorted(tmp_path.iterdir())
+    said = lora(*command, "--full")
     assert said.code == 0, said.err
-    assert "6 drawn" in said.out
-    again = lora(*command, "--to", tmp_path / "side", "--full", "--axis", "epoch")
+    folder = space / "compared" / last.stem
+    assert "6 drawn" in said.out and f"grid {folder / 'grid.png'}" in said.out
+    assert sorted(tmp_path.iterdir()) == [*here, space]  # nothing lies loose where the person is
+    assert {path.name for path in space.iterdir()} <= {"compared", "cache"}  # it belongs to no LoRA of the workspace
+    again = lora(*command, "--to", folder, "--full", "--axis", "epoch")
     assert again.code == 0, again.err
     assert "0 drawn, 6 kept" in again.out
-    assert not space.exists()  # it belongs to no LoRA of the workspace
-    scores: dict[str, Any] = json.loads((tmp_path / "side" / "scores.json").read_text(encoding="utf-8"))
+    scores: dict[str, Any] = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     assert [c["label"] for c in scores["columns"]] == ["baseline", "epoch 1", "epoch 3"]
     assert scores["set"]["ceiling"] is None
     for column in scores["columns"]:
@@ -97,6 +100,8 @@ def test_blocks_are_left_out_one_group_at_a_time(lora: Callable[..., Said], demo
     assert len({tuple(own) for own in files}) == 6
     assert len({(folder / "by-blocks" / own[0]).read_bytes() for own in files}) == 6
     assert (folder / "scores.json").read_bytes() == before  # the choice of a save goes by that one
+    assert "compare: up to date" in lora("compare", "demo", "--axis", "blocks", *QUICK, "--budget", 0).out
+    assert "everything is up to date" in lora("make", "demo").out
 
 
 # ---------------------------------------------------------------- which columns there are
@@ -120,6 +125,8 @@ def test_an_axis_that_tells_nothing_apart_names_those_that_do(work: Work) -> Non
     for path, lr in zip(paths, ("1e-4", "2e-5"), strict=True):
         write_save(path, path.stem, ss_learning_rate=lr, ss_network_dim="8", ss_output_name=path.stem)
     saves = [_saves.told(path) for path in paths]
+    with pytest.raises(SettingsError, match=r"--axis rank: nothing to lay beside a.safetensors"):
+        _axis.by_setting(saves[:1], "rank")
     with pytest.raises(SettingsError, match=r"all files say ss_network_dim = 8\n *they differ in: lr$"):
         _axis.by_setting(saves, "rank")
     with pytest.raises(SettingsError, match="no file tells ss_colour"):
