@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import random
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from tiny import draw, hashes
 
-from lorafactory import families, heartbeat, images
+from lorafactory import families, heartbeat
 from lorafactory.daemon import worker
 from lorafactory.daemon.limits import beat_of
 from lorafactory.daemon.queue import Job, Queue
@@ -28,9 +27,7 @@ from lorafactory.errors import (
     SettingsError,
 )
 from lorafactory.families import sd15
-from lorafactory.pocket.concepts import CONCEPTS
 from lorafactory.store import Store
-from lorafactory.training.lora_header import tensor_hash
 from lorafactory.workspace import Workspace
 
 
@@ -176,41 +173,6 @@ def test_on_done_gets_name_and_state_and_no_shell(queue: Queue, tmp_path: Path):
 # ---------------------------------------------------------------- real trainings
 
 
-TOML = """
-base = "pocket"
-trigger = "zqx"
-wait_before = "compare"
-[dedupe]
-no_clip = true
-[filter]
-no_clip = true
-[caption]
-no_clip = true
-text = "{trigger}, a star"
-[repeats]
-policy = 4
-[train]
-epochs = 2
-batch = 2
-checkpoint_steps = 2
-save_dtype = "fp32"
-save_every_epochs = 1
-"""
-
-
-def draw(space: Workspace, name: str, seed: int) -> None:
-    """Two drawings and what is asked of them: 2 x 4 repeats x 2 epochs / batch 2 = 8 steps."""
-    chance, place = random.Random(seed), space.lora(name)
-    place.source.mkdir(parents=True)
-    for i in range(2):
-        images.save_png(CONCEPTS["eyestar"].sample(chance), place.source / f"{i}.png")
-    place.settings.write_text(TOML, encoding="utf-8")
-
-
-def hashes(space: Workspace, name: str) -> dict[str, str]:
-    return {p.name: tensor_hash(p) for p in sorted(space.lora(name).result.glob("*.safetensors"))}
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The saves of `bea`, made by itself."""
@@ -243,44 +205,3 @@ def test_nothing_stays_resident_outside():
         first = families.load(MODELS / "base")
         assert families.load(MODELS / "base") is first
     assert families.load(MODELS / "base") is not first
-
-
-KILLED = """
-import os, signal, sys
-from lorafactory.daemon import worker
-from lorafactory.training import session
-
-left = int(sys.argv[2])
-
-def counted(function):
-    def call(*args, **told):
-        global left
-        left -= 1
-        if not left:
-            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
-        return function(*args, **told)
-    return call
-
-os.fsync, session.forward.losses = counted(os.fsync), counted(session.forward.losses)
-sys.exit(worker.main(sys.argv[1], "0"))
-"""
-"""A worker that dies before one of its steps of training, or before a file is made durable."""
-
-
-def test_a_worker_killed_at_any_moment_changes_nothing(queue: Queue, alone: dict[str, str]):
-    space, moment = queue.space, random.SystemRandom().randrange(10, 70)
-    draw(space, "bea", 2)
-    queue.add("bea")
-    command = [sys.executable, "-c", KILLED, str(space.root), str(moment)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        killed = process.wait() not in (DONE, FAILED, STOPPED)
-    queue.recover()
-    (job,) = queue.jobs()
-    told = (job.state, job.tries, job.failure)
-    over = told[0] in ("waiting", "done")  # one that dies after its last word has nothing left to do
-    assert over or (killed and told == ("queued", 1, "died"))
-    assert work(space, queue) == DONE
-    assert queue.jobs()[0].state in (("waiting", "done") if over else ("waiting",))
-    assert hashes(space, "bea") == alone, f"killed at {moment}"
-    assert queue.store.runs("bea", 1, step="train")[0].status == "done"
-    assert "running" not in {run.status for run in queue.store.runs("bea", 100)}
