@@ -55,9 +55,9 @@ def prompts_for(
 ) -> list[Prompt]:
     """Fill `{trigger}` and `{class}` in; without templates take what is made for the kind and of the set's captions."""
     if templates:
-        known = {without(caption, trigger).lower() for caption in captions}
+        known = [_words(without(caption, trigger)) for caption in captions]
         own = [_filled(text, _told(text), kind, class_, trigger) for text in templates]
-        return [replace(p, group="like") if p.trigger and p.plain.lower() in known else p for p in own]
+        return [replace(p, group="like") if p.trigger and any(_words(p.plain) <= k for k in known) else p for p in own]
     said = typical(captions, trigger)
     like = ["{trigger}", *(["{trigger}, " + said] if said else [])]
     made: list[tuple[str, Group]] = [(text, "like") for text in like]
@@ -72,10 +72,14 @@ def asked_of_all(templates: Sequence[str]) -> list[Prompt]:
 
 
 def _told(template: str) -> Group:
-    """The group of a person's own prompt: the trigger alone is like the captions, more words are a scene."""
+    """The group of a person's own prompt: the trigger alone is like the captions, and so is what one of them holds."""
     if "{trigger}" not in template:
         return "without"
     return "unlike" if tidy(template.replace("{trigger}", "")) else "like"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.lower()))
 
 
 def _filled(template: str, group: Group, kind: str, class_: str, trigger: str) -> Prompt:

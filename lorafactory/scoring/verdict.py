@@ -132,7 +132,7 @@ def decide(
     passing = [s for s in saves if not failures[s.save]]
     if passing:
         return _chosen(saves, passing, rejected, limits)
-    undertrained = all(f.gate == "gain" for f in failures[saves[-1].save]) and not _stalled(saves, yardstick, limits)
+    undertrained = all(f.gate == "gain" for f in failures[_best(saves).save]) and not _stalled(saves, yardstick, limits)
     return _none_passes(saves, failures, rejected, undertrained, _next(undertrained, name, rate))
 
 
@@ -192,7 +192,7 @@ def gates(s: Scores, y: Yardstick, limits: Thresholds) -> list[Failure]:
     if limits.gain and (told := s.gain(y)) and (sure := told[0] - told[1]) < limits.gain:
         least, need = apart(sure, limits.gain, "%", 0)
         words = f"not learned yet: {told[0]:.0%} ± {told[1]:.0%} of the way from baseline to set"
-        found.append(Failure("gain", f"{words}, so {least} at least; {need} needed", limits.gain - sure))
+        found.append(Failure("gain", f"{words}, so {least} at least; {need} needed", limits.gain - told[0]))
     found += _below("fit", "ignores prompts", s.fit, limits.fit, (s.fit_floor, y.fit))
     found += _below("diversity", "seeds look alike", s.diversity, limits.diversity, (s.diversity_floor, y.diversity))
     if s.copies > limits.copies:
@@ -247,11 +247,16 @@ def _chosen(saves: list[Scores], passing: list[Scores], rejected: Mapping[str, s
     return Verdict(pick.save, True, reason, runner_up.save if runner_up else None, dict(rejected))
 
 
-def _stalled(saves: Sequence[Scores], yardstick: Yardstick, limits: Thresholds) -> bool:
-    """Something was learned by the first save and nothing since: steps that are too large, which more do not mend."""
-    gap, error = lead(saves[-1], saves[0])
-    gain = saves[-1].gain(yardstick)
-    return len(saves) > 1 and gap <= error and gain is not None and gain[0] > limits.gain / 2
+def _stalled(saves: list[Scores], yardstick: Yardstick, limits: Thresholds) -> bool:
+    """Much was learned and nothing since, or lost again: steps that are too large, which more of do not mend."""
+    best, first, last = _best(saves), saves[0], saves[-1]
+    gain = best.gain(yardstick)
+    if gain is None or gain[0] <= limits.gain / 2 or len(saves) < 2:
+        return False
+    gap, error = lead(best, first)
+    lost, doubt = lead(best, last)
+    sure = _surely(len(best.likeness.keys() & last.likeness.keys()))
+    return gap <= error or lost > max(sure * doubt, FAR * (best.mean - best.floor))
 
 
 def _none_passes(

@@ -49,12 +49,12 @@ PROMPTS = (
     "{trigger}",
     "{trigger}, a large yellow {class} in front of a plain red background",
     "{trigger}, a large green {class} in front of a plain yellow background",
-    "{trigger}, a large purple {class} in front of a plain green background",
-    "{trigger}, a large orange {class} in front of a plain blue background",
-    "{trigger}, a large red {class} in front of a plain pink background",
+    "{trigger}, a large orange {class} in front of a plain black background",
+    "{trigger}, a {class}",
+    "{trigger}, a large {class}",
     "a large red {class} in front of a plain yellow background",
 )
-"""The trigger alone; colours that are in neither the set nor the truth, two, and of the set, three; one without it."""
+"""As the captions are, with colours left free, and colours that are neither in the set nor in the truth, in turn."""
 SEEDS = range(1, 9)
 
 
