@@ -50,12 +50,11 @@ PROMPTS = (
     "{trigger}, a large yellow {class} in front of a plain red background",
     "{trigger}, a large green {class} in front of a plain yellow background",
     "{trigger}, a large orange {class} in front of a plain black background",
-    "{trigger}, a {class}",
-    "{trigger}, a large {class}",
+    "{trigger}, a large blue {class} in front of a plain gray background",
     "a large red {class} in front of a plain yellow background",
 )
-"""As the captions are, with colours left free, and colours that are neither in the set nor in the truth, in turn."""
-SEEDS = range(1, 9)
+"""The trigger alone; colours that are neither in the set nor in the truth; and one without the trigger."""
+SEEDS = range(1, 25)
 
 
 @dataclass(frozen=True)
