@@ -56,7 +56,7 @@ check: ## style, types, generated pages, the lock on every system; the largest f
 	try "README (make docs)" $(PY) -m cogapp --check README.md; \
 	for os in linux windows macos; do \
 	  try "the lock on $$os (make lock)" env MACOSX_DEPLOYMENT_TARGET=14.0 \
-	    $(RESOLVE) --python-platform $$os --only-binary :all: -c requirements.lock -o .venv/lock-$$os.txt pyproject.toml; \
+	    $(RESOLVE) --python-platform $$os --only-binary :all: --no-binary dadaptation -c requirements.lock -o .venv/lock-$$os.txt pyproject.toml; \
 	done; \
 	try "the lock (make lock)" sh -c 'cp requirements.lock .venv/lock.txt && \
 	  $(RESOLVE) --universal -o .venv/lock.txt pyproject.toml && diff requirements.lock .venv/lock.txt'; \

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import click
 
-from lorafactory import steps
+from lorafactory import families, networks, recipe, settings, step, steps
 from lorafactory.chain import CHAIN
 from lorafactory.cli import SECTIONS, lora
 from lorafactory.options import show
+from lorafactory.training import optimizers
 
 
 def reference() -> str:
@@ -39,6 +43,72 @@ def tables() -> str:
         rows = [f"| `{key}` | {cell(show(f))} | {cell(f.description or '')} |" for key, f in fields.items()]
         parts.append("\n".join([f"\n**[{name}]**\n", "| key | default | meaning |", "| --- | --- | --- |", *rows]))
     return "\n".join(parts) + "\n\n"
+
+
+def seeds() -> str:
+    """The guides' recipes side by side, as a Markdown table; what differs for a family stands beside it."""
+    head = ["recipe", "seed", "repeats", "epochs x batch", "rank/alpha", "optimizer", "rate", "text encoder", "also"]
+    rows = [head, ["---"] * len(head)]
+    for name in settings.recipe_names():
+        guide = re.search(r"seed (\d{3})", settings.recipe_path(name).read_text(encoding="utf-8"))
+        if guide:
+            rows.append([f"`{name}`", guide[1], *(compared(name, column) for column in COLUMNS), also(name)])
+    return "\n" + "\n".join(f"| {' | '.join(map(cell, row))} |" for row in rows) + "\n\n"
+
+
+COLUMNS = (
+    ("repeats.policy",),
+    ("train.epochs", "train.batch"),
+    ("train.rank", "train.alpha"),
+    ("train.optimizer",),
+    ("train.lr",),
+    ("train.text_encoder_lr",),
+)
+
+
+def valued(name: str, tables: tuple[str, ...]) -> dict[str, Any]:
+    """What a recipe sets of repeats and training, for bases of a family."""
+    known = (steps.names(), [*families.names(), *settings.VARIANTS])
+    layers = [recipe.read(settings.recipe_path(n), *known) for n in (settings.UNDERLYING, name)]
+    found = recipe.combine(layers, tables)
+    held = {key: step.settings_of(steps.get(key), found) for key in ("repeats", "train")}
+    return {f"{key}.{field}": value for key, one in held.items() for field, value in one.model_dump().items()}
+
+
+def compared(name: str, keys: tuple[str, ...]) -> str:
+    """One value, or two with a sign between, for SD 1.5; and where they are others for SDXL and Pony, those."""
+    told: dict[str, str] = {}
+    for family, tables in (("", ("sd15",)), ("SDXL", ("sdxl",)), ("Pony", ("sdxl", "pony"))):
+        values = valued(name, tables)
+        shown = " / ".join(f"{values[key]:g}" if isinstance(values[key], float) else str(values[key]) for key in keys)
+        if shown not in told.values():
+            told[family] = shown
+    return "; ".join(f"{family} {shown}".strip() for family, shown in told.items())
+
+
+def also(name: str) -> str:
+    """What else a recipe sets of training, for SD 1.5."""
+    usual, values = valued(settings.UNDERLYING, ("sd15",)), valued(name, ("sd15",))
+    listed = {key for keys in COLUMNS for key in keys}
+    other = {
+        key.removeprefix("train."): value for key, value in values.items() if value != usual[key] and key not in listed
+    }
+    return ", ".join(f"`{key}` {show_value(value)}" for key, value in other.items())
+
+
+def show_value(value: Any) -> str:
+    return "on" if value is True else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def kinds() -> str:
+    """Every adapter kind and optimizer, as Markdown tables."""
+    rows = ["\n| network | | tensors of a layer in the file, beside alpha | dropouts |", "| --- | --- | --- | --- |"]
+    for name in networks.names():
+        kind = networks.get(name)
+        about = (kind.__doc__ or "").partition("\n")[0]
+        tensors, dropouts = (" ".join(f"`{x}`" for x in found) for found in (sorted(kind.TENSORS), kind.DROPOUTS))
+        rows.append(f"| `{name}` | {cell(about)} | {tensors} | {dropouts or 'none'} |")
+    return "\n".join(rows) + f"\n\n{optimizers.table()}\n"
 
 
 def cell(text: str) -> str:

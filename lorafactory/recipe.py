@@ -28,7 +28,7 @@ class Header(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, populate_by_name=True, frozen=True)
 
-    recipe: str = "default"
+    recipe: str = "portrait"
     """The recipe below this file: a name from `lora recipe list`, or a path."""
     base: str | None = None
     """The model trained on: part of a file name under `models`, a folder, a `.safetensors` file or `pocket`."""

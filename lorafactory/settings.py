@@ -20,7 +20,7 @@ from lorafactory.workspace import OWN_KEYS, LoraDir, Workspace, locate
 VARIANTS = ("pony", "pocket")
 """Tables of a recipe besides the families': bases of a family that want other settings, told by their name."""
 UNDERLYING = "default"
-"""The recipe that lies under every other."""
+"""The recipe that lies under every other. One that nobody named, `Header.recipe`, lies under lorafactory.toml too."""
 
 
 def recipes_folder() -> Path:
@@ -29,19 +29,30 @@ def recipes_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"
 
 
-def recipe_names() -> list[str]:
-    return sorted(p.stem for p in recipes_folder().glob("*.toml"))
+def own_recipes(workspace: Workspace) -> Path:
+    """The workspace's own recipes."""
+    return workspace.root / "recipes"
 
 
-def recipe_path(name: str) -> Path:
+def recipe_files(workspace: Workspace | None = None) -> dict[str, Path]:
+    """Every recipe by name; one that ships cannot be hidden by one of the workspace."""
+    folders = [own_recipes(workspace)] if workspace else []
+    return {p.stem: p for folder in (*folders, recipes_folder()) for p in sorted(folder.glob("*.toml"))}
+
+
+def recipe_names(workspace: Workspace | None = None) -> list[str]:
+    return sorted(recipe_files(workspace))
+
+
+def recipe_path(name: str, workspace: Workspace | None = None) -> Path:
     """A recipe's file: by name, or a path to somebody's own."""
     own = Path(name).expanduser()
     if own.suffix == ".toml" and own.is_file():
         return own
-    path = recipes_folder() / f"{name}.toml"
-    if not path.is_file():
-        raise SettingsError(f"no recipe {name!r}; there are: {', '.join(recipe_names())}, or a path to a .toml file")
-    return path
+    known = recipe_files(workspace)
+    if name not in known:
+        raise SettingsError(f"no recipe {name!r}; there are: {', '.join(sorted(known))}, or a path to a .toml file")
+    return known[name]
 
 
 def effective(workspace: Workspace, place: LoraDir, given: Mapping[str, Any] | None = None) -> Recipe:
@@ -50,9 +61,12 @@ def effective(workspace: Workspace, place: LoraDir, given: Mapping[str, Any] | N
     outer = [recipe.read(workspace.config_path, *known, extra=OWN_KEYS)] if workspace.config_path.is_file() else []
     inner = [recipe.read(place.settings, *known)] if place.settings.is_file() else []
     line = recipe.split("command line", given or {}, *known)
-    chosen = recipe.combine([*outer, *inner, line]).header.recipe
-    named = [recipe.read(recipe_path(name), *known) for name in dict.fromkeys((UNDERLYING, chosen))]
-    layers: list[Layer] = [named[0], *outer, *named[1:], *inner, line]
+    head = recipe.combine([*outer, *inner, line]).header
+    named = "recipe" in head.model_fields_set
+    beneath = [UNDERLYING] if named else [UNDERLYING, head.recipe]
+    above = [head.recipe] if head.recipe not in beneath else []
+    low, high = ([recipe.read(recipe_path(n, workspace), *known) for n in names] for names in (beneath, above))
+    layers: list[Layer] = [*low, *outer, *high, *inner, line]
     base = recipe.combine(layers).header.base
     return recipe.combine(layers, tables_for(workspace, base))
 

@@ -28,6 +28,7 @@ import click
 from lorafactory import chain, images, journal, past, settings, step, steps
 from lorafactory.dataset import ASIDE, hash_of
 from lorafactory.errors import FailedError, InputError, LoraError, Problem, raise_all
+from lorafactory.note import Note
 from lorafactory.options import header_options, header_values, json_option, workspace_option
 from lorafactory.setcheck import (
     Finding,
@@ -42,7 +43,7 @@ from lorafactory.setcheck import (
     variety,
 )
 from lorafactory.setcheck.looks import Seen
-from lorafactory.step import Note, Work
+from lorafactory.step import Work
 from lorafactory.store import Store
 from lorafactory.workspace import find_workspace, target
 

@@ -34,7 +34,7 @@ def propose(space: Workspace, models: list[Path]) -> bool:
     document = tomlkit.document()
     document.add(tomlkit.comment('base = "part of a checkpoint\'s name"    when a LoRA names none'))
     document.add("models", [p.as_posix() for p in found])
-    document.add(tomlkit.comment('recipe = "default"                     see: lora recipe list'))
+    document.add(tomlkit.comment('recipe = "portrait"                    see: lora recipe list'))
     space.root.mkdir(parents=True, exist_ok=True)
     write_whole(space.config_path, tomlkit.dumps(document).encode())
     return True

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-from lorafactory.networks import Layer, Settings, Size
+from lorafactory.networks._low_rank import DROPOUTS, MODULE, TENSORS, change, config, numbers, start, told
+from lorafactory.networks._low_rank import conv_arguments as arguments
+from lorafactory.networks._low_rank import everywhere as size
 
-
-def size(layer: Layer, settings: Settings) -> Size | None:
-    if layer.kernel > 1:
-        return Size(settings.conv_rank, settings.conv_alpha)
-    return Size(settings.rank, settings.alpha)
+__all__ = ["DROPOUTS", "MODULE", "TENSORS", "arguments", "change", "config", "numbers", "size", "start", "told"]

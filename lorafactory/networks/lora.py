@@ -5,10 +5,7 @@ Source: Hu et al. 2021 (arXiv 2106.09685); the choice of layers is that of sd-sc
 
 from __future__ import annotations
 
-from lorafactory.networks import Layer, Settings, Size
+from lorafactory.networks._low_rank import DROPOUTS, MODULE, TENSORS, arguments, change, config, numbers, start, told
+from lorafactory.networks._low_rank import attention as size
 
-
-def size(layer: Layer, settings: Settings) -> Size | None:
-    if layer.block == "resnet" or layer.kernel > 1:
-        return None
-    return Size(settings.rank, settings.alpha)
+__all__ = ["DROPOUTS", "MODULE", "TENSORS", "arguments", "change", "config", "numbers", "size", "start", "told"]

@@ -81,17 +81,19 @@ def saves_of(work: Work, fits: Fits, s: TrainSettings) -> int:
 
 
 def lora_bytes(base: Path, s: TrainSettings, save_dtype: str) -> float:
-    """Size of one save's matrices: rank x (inputs + outputs) for every layer the network adapts."""
-    kind = networks.get(s.network)
+    """Size of one save's matrices: what the network has for every layer that it adapts."""
+    kind, family = networks.get(s.network), known_family(base)
+    if networks.check_blocks(s, family):
+        return 0.0  # said among the problems
     numbers = 0
     for part, name, shape in families.weights(base):
         block = block_of(part, name)
         if block is None or len(shape) < 2 or (part == "text_encoder" and not s.text_encoder_lr):
             continue
-        chosen = kind.size(Layer(part, name, block, shape[2] if len(shape) == 4 else 1), s)
-        if chosen is not None:
-            numbers += chosen.rank * (shape[0] + math.prod(shape[1:]))
-    return float(numbers * BYTES[save_dtype])
+        layer = Layer(part, name, block, tuple(shape))
+        if (chosen := networks.size(s.network, layer, s, family)) is not None:
+            numbers += kind.numbers(layer, chosen, s)
+    return float(numbers * BYTES[save_dtype] * (2 if s.ema else 1))
 
 
 def block_of(part: str, name: str) -> str | None:

@@ -69,6 +69,8 @@ class Beginning:
             told = {"epochs": self.source.more, "max_steps": 0}
         if self.start.tensors is not None:
             told |= adapter.sizes_told(self.start.tensors)
+            if s.network == "dylora" and told["network"] == "lora":
+                del told["network"]  # its file is a plain LoRA
         told["optimizer"] = optimizers.chosen(s.optimizer, self.decided.device)
         return s.model_copy(update=told)
 
@@ -170,7 +172,7 @@ def _start(work: Work, source: From) -> Start:
 
 def last_save(work: Work) -> Save:
     """The newest save of the current training; InputError if there is none."""
-    saves = find_saves(work)
+    saves = [save for save in find_saves(work) if not save.average]
     if not saves:
         raise InputError(f"no save to go on from in {work.place.result}: first `lora train {work.place.name}`")
     return saves[-1]

@@ -11,6 +11,7 @@ from pathlib import Path
 from lorafactory import families, images
 from lorafactory.errors import InputError
 from lorafactory.step import Work
+from lorafactory.training.saves import AVERAGE
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Save:
     """Steps done by then; 0 is not known."""
     label: str
     """What people call it: `epoch 4`, or `step 1500` of a save within an epoch."""
+    average: bool = False
+    """The running average beside a save."""
 
 
 def find_saves(work: Work) -> list[Save]:
@@ -35,7 +38,7 @@ def saves_in(folder: Path) -> list[Save]:
     """The saves of the training in a folder, the earliest first."""
     paths = [p for p in folder.glob("*.safetensors") if not p.name.startswith(".")]
     found = [told(path) for path in paths]
-    found.sort(key=lambda save: (save.epoch, save.step, images.natural(save.path.name)))
+    found.sort(key=lambda save: (save.epoch, save.step, save.average, images.natural(save.path.name)))
     labels = [save.label for save in found]
     return [
         replace(save, label=f"{save.label}, step {save.step}") if labels.count(save.label) > 1 else save
@@ -46,12 +49,14 @@ def saves_in(folder: Path) -> list[Save]:
 def told(path: Path) -> Save:
     """A save as its metadata and its name tell it: NAME-000004, or kohya's NAME-step00001500."""
     says = papers(path)
-    ending = re.search(r"(-step)?(\d+)$", path.stem)
+    average = path.stem.endswith(AVERAGE)
+    ending = re.search(r"(-step)?(\d+)$", path.stem.removesuffix(AVERAGE))
     number = int(ending[2]) if ending else 0
     within = bool(ending and ending[1])
     epoch = _number(says.get("ss_epoch")) or (0 if within else number)
     step = _number(says.get("ss_steps")) or (number if within else 0)
-    return Save(path, epoch, step, f"step {step}" if within else f"epoch {epoch}")
+    label = f"step {step}" if within else f"epoch {epoch}"
+    return Save(path, epoch, step, f"{label}, average" if average else label, average)
 
 
 def _number(said: str | None) -> int:

@@ -1,12 +1,10 @@
 """A comparison's budget: in which order cells are drawn, and how many.
 
     every save         one prompt like the captions and one unlike, two seeds
-    those still in     one picture like the captions and one unlike in turn, four of each at a time, after which more
-                       may drop out
+    those still in     every prompt, two seeds at a time, after each of which more may drop out
     strengths          for the best
 
-Half of what is known of a save comes of what its captions say, half of what they do not. Prompts change before seeds
-do: pictures of one prompt are much alike.
+Prompts come before further seeds: pictures of one prompt are much alike, and tell less of a save than another prompt.
 
 What comes of measured time is decided once and kept in plan.json, so that a comparison that was killed goes on to draw
 the cells that it would have drawn.
@@ -20,7 +18,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +32,6 @@ SHORT = 240.0
 """Seconds that a training counts as at least: a quarter of less would draw too little to tell anything."""
 OWN = 0.85
 """Share of the budget that is for drawing; the rest is for loading, looking and writing."""
-AT_ONCE = 4
-"""Rounds that are drawn before saves may drop out again."""
 Round = list[Spot]
 """Spots that are drawn in every column of a stage, or in none."""
 
@@ -60,19 +55,11 @@ def stages(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Stage]:
     """What is drawn of every save, then of those that are still in."""
     first = lead(prompts)
     begin: list[Round] = [[(i, seed) for i in first] for seed in seeds[:2]]
-    begun = {spot for each in begin for spot in each}
-
-    def spots(group: Callable[[Prompt], bool]) -> list[Spot]:
-        found = [(i, seed) for seed in seeds for i, prompt in enumerate(prompts) if group(prompt)]
-        return [spot for spot in found if spot not in begun]
-
-    like, unlike = spots(lambda p: p.trigger and p.group == "like"), spots(lambda p: p.trigger and p.group != "like")
-    pairs = [[spot for spot in pair if spot] for pair in zip_longest(like, unlike)]
-    without: list[Round] = [[spot] for spot in spots(lambda p: not p.trigger)]
-    few = len(without) // max(len(seeds), 1)
-    rounds = [*pairs[:AT_ONCE], *without[:few], *pairs[AT_ONCE:], *without[few:]]
-    later = [rounds[i : i + AT_ONCE] for i in range(0, len(rounds), AT_ONCE)]
-    return [Stage("every save", begin, first=True), *(Stage("those still in", some) for some in later)]
+    found = [Stage("every save", begin, first=True)]
+    for n in range(0, len(seeds), 2):
+        spots = [(i, seed) for seed in seeds[n : n + 2] for i in range(len(prompts)) if n or i not in first]
+        found.append(Stage("those still in", [[spot] for spot in spots]))
+    return found
 
 
 @dataclass

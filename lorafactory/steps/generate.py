@@ -26,6 +26,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,8 @@ class Settings(StepSettings):
     """Leave out CLIP: `count` pictures per prompt are drawn, whatever `over` says."""
     base: str = ""
     """The model that draws, named as the base is; empty takes the base that is trained on."""
+    lora: str = ""
+    """A LoRA file to draw with, at full strength, such as an earlier one's; empty draws with the base alone."""
     seed: int = Field(0, ge=0)
     """Seed of each prompt's first picture; the next ones count up."""
     steps: int = Field(30, ge=1)
@@ -148,6 +151,8 @@ def check(work: Work, s: Settings) -> list[Problem]:
 
 def model_problems(work: Work, s: Settings) -> list[Problem]:
     """What is wrong with a base of its own, and with CLIP if it is to choose. That no base is named is said later."""
+    if s.lora and not Path(s.lora).expanduser().is_file():
+        return [Problem(f"generate.lora = {s.lora}: no such file", "give a LoRA's .safetensors file")]
     if not s.base and not work.recipe.header.base:
         return []
     try:
@@ -162,7 +167,12 @@ def model_problems(work: Work, s: Settings) -> list[Problem]:
 
 def sees(work: Work, s: Settings) -> dict[str, str]:
     """The model that draws. What was drawn is not looked at: a drawing that a person took out stays out."""
-    return {"base": base_of(work, s)[1]}
+    return {"base": base_of(work, s)[1], **lora_of(s)}
+
+
+def lora_of(s: Settings) -> dict[str, str]:
+    """The hash of the LoRA that is drawn with, if there is one."""
+    return {"lora_sha256": images.sha256(Path(s.lora).expanduser())} if s.lora else {}
 
 
 def plan_line(work: Work, s: Settings) -> str:
@@ -235,6 +245,7 @@ def drawings(work: Work, s: Settings) -> list[Drawing]:
         for seed in range(s.seed, s.seed + s.drawn):
             told = {"prompt": prompt, "seed": seed, "base": named(work, s), "base_sha256": model}
             told |= s.model_dump(include={"steps", "cfg", "negative", "width", "height"})
+            told |= lora_of(s)
             digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
             found.append(Drawing(folder / f"generated-{digest[:16]}.png", told))
     return found
@@ -248,10 +259,13 @@ def draw(work: Work, s: Settings, missing: Sequence[Drawing]) -> None:
     if not missing:
         return
     missing[0].path.parent.mkdir(parents=True, exist_ok=True)
+    from lorafactory.training import lora_file
+
     base = load(base_of(work, s)[0])
     batches = [missing[i : i + s.batch] for i in range(0, len(missing), s.batch)]
-    for batch in work.track(batches, "generating"):
-        draw_batch(work, s, base, batch)
+    with lora_file.applied(base, Path(s.lora).expanduser()) if s.lora else nullcontext():
+        for batch in work.track(batches, "generating"):
+            draw_batch(work, s, base, batch)
 
 
 def load(models: ModelSet) -> Base:
@@ -284,6 +298,8 @@ def draw_batch(work: Work, s: Settings, base: Base, batch: Sequence[Drawing]) ->
         images.save_png(picture, drawing.path)
         drawing.record(sha256=images.sha256(drawing.path))
         work.note.made("original", drawing.path)
+        if s.lora:
+            work.note.derived(drawing.path, Path(s.lora).expanduser(), "drawn with")
         why = f"seed {drawing.told['seed']}: {drawing.told['prompt']}"
         work.note(Picture(drawing.path), "generated", "generate", why=why)
 

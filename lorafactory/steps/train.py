@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from lorafactory import families, images
+from lorafactory import families, images, networks
 from lorafactory.dataset import Picture, Subset
 from lorafactory.errors import BaseError, InputError, LoraError, Problem, SettingsError
 from lorafactory.files import write_whole
-from lorafactory.step import Result, StepSettings, Work, cache_key, model_identity
-from lorafactory.steps import _begin, _diary
-from lorafactory.training.plan import Example, Plan, plan
+from lorafactory.step import Result, StepSettings, Work, cache_key
+from lorafactory.steps import _begin, _diary, _papers
+from lorafactory.training import optimizers
+from lorafactory.training.plan import Example, plan
 from lorafactory.training.plan import check as plan_check
-from lorafactory.training.saves import START, Point, kept, label, stem
+from lorafactory.training.saves import AVERAGE, START, Point, kept, stem
 from lorafactory.training.settings import NEUTRAL, TrainSettings
-from lorafactory.workspace import identity
 
 if TYPE_CHECKING:
     from lorafactory.families import Base
@@ -61,6 +61,7 @@ def check(work: Work, s: Settings) -> list[Problem]:
         if work.models.base is not None:
             problems = base_problems(families.inspect(work.models.base, **work.models.told), s)
         problems += [Problem(f"train: {text}", error=SettingsError) for text in plan_check(s)]
+        problems += [Problem(f"train.{text}", fatal=False) for text in optimizers.remarks(s)]
         if work.set.pictures and not any(problem.fatal for problem in problems):
             steps = plan(split(work, s)[0], s).steps
             beyond = [f"{step}" for step in s.save_at if step > steps]
@@ -80,8 +81,8 @@ def check(work: Work, s: Settings) -> list[Problem]:
 
 
 def base_problems(found: families.Found, s: Settings) -> list[Problem]:
-    """Settings that this base has no use for."""
-    problems = []
+    """Settings that this base has no use for, or that do not fit it."""
+    problems = [Problem(f"train.{text}", error=SettingsError) for text in networks.check_blocks(s, found.family)]
     if s.scale_v_pred_loss and found.prediction_type != "v_prediction":
         text = "train.scale_v_pred_loss is for bases that predict v, and this one predicts the noise"
         problems.append(Problem(text, "take it out, or prediction = 'v_prediction'", error=SettingsError))
@@ -133,11 +134,12 @@ def outputs(work: Work, s: Settings) -> list[Path]:
 
 
 def saves_of(work: Work, s: Settings, after: Point = START) -> list[Path]:
-    """The saves that stay of a training that begins where another ended."""
+    """The files that stay of a training that begins where another ended."""
     counted = plan(split(work, s)[0], s)
     points = [(Point(after.epoch + e, after.step + n), counted.ends_epoch(n)) for e, n in counted.saves]
     names = [stem(work.place.name, point, ends_epoch=ends) for point, ends in kept(points, s.keep_last)]
-    return [work.place.result / f"{name}.safetensors" for name in names]
+    files = [f"{name}{ending}" for name in names for ending in ("", AVERAGE)[: 1 + s.ema]]
+    return [work.place.result / f"{name}.safetensors" for name in files]
 
 
 def adds(last: dict[str, Any]) -> bool:
@@ -211,6 +213,7 @@ def train(work: Work, s: Settings, beginning: Beginning) -> Result:
     if not beginning.resumed and not beginning.source.more:
         keep_earlier(work)  # only now: what is wrong with set or base has ended this run before
     started = time.time()
+    defined = _papers.define(work, s, base, beginning, shown)
     prompts = _diary.asked(work, s.sample_prompts, s.resolution).prompts if counted.sampled else ()
     with _diary.Diary(work, s, base, counted, prompts, tensorboard=s.tensorboard) as diary:
 
@@ -227,7 +230,7 @@ def train(work: Work, s: Settings, beginning: Beginning) -> Result:
                 diary.event(start.step + len(went), f"goes on after step {start.step + len(went)}, where it broke off")
 
         def on_save(save: Save) -> None:
-            diary.saved(save, write_save(work, s, base, save, shown, counted, started))
+            diary.saved(save, _papers.write_save(work, s, base, save, shown, counted, started, defined))
 
         outcome = loop.train(
             base,
@@ -290,37 +293,6 @@ def keep_earlier(work: Work) -> None:
     result.rename(target)
 
 
-def write_save(
-    work: Work, s: Settings, base: Base, save: Save, shown: list[Example], counted: Plan, started: float
-) -> Path:
-    """Write one LoRA file, with kohya's names and papers; return its path."""
-    from lorafactory.training import lora_file
-    from lorafactory.training.metadata import metadata
-
-    point = Point(save.epoch, save.step)
-    path = work.place.result / f"{stem(work.place.name, point, ends_epoch=save.ends_epoch)}.safetensors"
-    header, models = work.recipe.header, work.models
-    files = {name: file for name, file in (("base", models.base), ("vae", models.vae)) if file and file.is_file()}
-    papers = metadata(
-        name=work.place.name,
-        label=label(point, ends_epoch=save.ends_epoch),
-        about=f"{header.kind}, {header.class_}" if header.class_ else header.kind,
-        files=files,
-        vae_sha256=identity(work.workspace, models.vae) if models.vae else "",
-        base=base,
-        examples=shown,
-        settings=s,
-        plan=counted,
-        save=save,
-        trigger=work.trigger,
-        base_sha256=model_identity(work, "base"),
-        started=started,
-        finished=time.time(),
-    )
-    lora_file.write(path, save.tensors, papers, dtype=s.save_dtype)
-    return path
-
-
 def told(work: Work, s: Settings, beginning: Beginning) -> Result:
     """Close a training that is over, and tell by its files what came of it, whichever process wrote them."""
     from lorafactory.training import checkpoint
@@ -344,5 +316,6 @@ def told(work: Work, s: Settings, beginning: Beginning) -> Result:
         work.note.used("trained on", one.name, one.sha256)
     for path in saves:
         work.note.made("save", path)
+    _papers.record(work, beginning, saves)
     checkpoint.finish(_begin.state_of(work), log)
     return Result(summary, data)

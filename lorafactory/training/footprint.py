@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from lorafactory.families import Base
-from lorafactory.training import memory
+from lorafactory.training import memory, optimizers
 from lorafactory.training.plan import Plan
 from lorafactory.training.settings import TrainSettings
 
@@ -20,8 +20,6 @@ FP32 = 1.4
 """So many times more in fp32, counted in the same way."""
 PROCESS = 1.5e9
 """Bytes of a process beside all that, without a card: torch, and the weights that its kernels lay out anew."""
-STATES = {"adamw8bit": 2.0, "lion8bit": 1.0, "adafactor": 0.1}
-"""Bytes per trained number that an optimizer keeps; AdamW's two moments in fp32 are 8."""
 
 
 def estimate(base: Base, s: TrainSettings, plan: Plan) -> float:
@@ -34,8 +32,9 @@ def estimate(base: Base, s: TrainSettings, plan: Plan) -> float:
         modules = [base.parts["unet"]]
     numbers = [p for m in (*modules, base.vae) for p in m.parameters()]
     weights = sum(p.numel() * p.element_size() for p in numbers if not p.requires_grad)
-    # the number itself, its gradient, what the optimizer knows of it
-    trained = sum(p.numel() for p in numbers if p.requires_grad) * (4 + 4 + STATES.get(s.optimizer, 8.0))
+    # the number itself, its gradient, what the optimizer knows of it, and its average
+    kept = optimizers.entry(optimizers.chosen(s.optimizer, base.device.type)).state + (4 if s.ema else 0)
+    trained = sum(p.numel() for p in numbers if p.requires_grad) * (4 + 4 + kept)
     pixels = max(width * height for width, height in plan.per_bucket) * s.batch
     plain, again = ACTIVATIONS[base.family]
     held = pixels * (again if memory.recomputes(base) else plain) * (FP32 if base.dtype == torch.float32 else 1)

@@ -52,6 +52,8 @@ class Save:
     means: Means
     ends_epoch: bool = True
     """False if it comes in the middle of one."""
+    average: dict[str, Tensor] | None = None
+    """The running average of the adapter, with `ema`."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ def train(
                     found = at.measure()
                     with at.visit():
                         ends = now.step % run.steps_per_epoch == 0
-                        on_save(Save(epoch, at.step, at.matrices.state(), now.losses, found, room.means, ends))
+                        tensors, average = at.tensors()
+                        on_save(Save(epoch, at.step, tensors, now.losses, found, room.means, ends, average))
                 if point in run.sampled:
                     with at.visit():
                         on_sample(at.step, epoch)

@@ -92,7 +92,7 @@ def apply(base: Base, file: Path | Mapping[str, Tensor], strength: float = 1.0) 
     changes = []
     for name, group in grouped.items():
         weight = _weight(base, paths[name])
-        changes.append((weight, adapter.delta(f"{where}: {name}", group, weight.shape)))
+        changes.append((weight, adapter.delta(f"{where}: {name}", group, weight)))
     originals = tuple((weight, weight.detach().to("cpu", copy=True)) for weight, _ in changes)
     for weight, change in changes:
         weight.copy_(weight.float() + strength * change.to(weight.device))

@@ -16,21 +16,20 @@ from typing import Any
 
 import torch
 
-from lorafactory import __version__
+from lorafactory import __version__, networks
 from lorafactory.families import Base
+from lorafactory.training import optimizers
 from lorafactory.training.captions import plain
 from lorafactory.training.loop import Save
 from lorafactory.training.lora_header import legacy_hash
 from lorafactory.training.memory import Means, recomputes
-from lorafactory.training.optimizers import OPTIMIZERS, warmup_steps
+from lorafactory.training.optimizers import warmup_steps
 from lorafactory.training.plan import Example, Plan
 from lorafactory.training.settings import TrainSettings
 
 NOT_HERE = {
     **dict.fromkeys(("ss_full_fp16", "ss_fp8_base", "ss_lowram", "ss_color_aug"), False),
-    **dict.fromkeys(
-        ("ss_scale_weight_norms", "ss_network_dropout", "ss_face_crop_aug_range", "ss_resize_interpolation")
-    ),
+    **dict.fromkeys(("ss_scale_weight_norms", "ss_face_crop_aug_range", "ss_resize_interpolation")),
 }
 """What sd-scripts has and tells of, and this has not."""
 
@@ -148,12 +147,13 @@ def _numbers(s: TrainSettings, plan: Plan, means: Means) -> dict[str, Any]:
 
 
 def _choices(base: Base, s: TrainSettings, means: Means) -> dict[str, Any]:
-    entry = OPTIMIZERS[means.optimizer]
+    entry = optimizers.entry(means.optimizer)
     args = ",".join(f"{key}={value}" for key, value in {**entry.defaults, **s.optimizer_args}.items())
-    conv = {"conv_dim": str(s.conv_rank), "conv_alpha": str(s.conv_alpha)} if s.network == "locon" else None
+    network = networks.get(s.network)
     return {
-        "ss_network_module": "networks.lora",
-        "ss_network_args": conv,
+        "ss_network_module": network.MODULE,
+        "ss_network_args": {**network.arguments(s), **networks.block_arguments(s)} or None,
+        "ss_network_dropout": s.dropout or None,
         "ss_optimizer": f"{entry.module}.{entry.name}({args})",
         "ss_lr_scheduler": s.scheduler,
         "ss_gradient_checkpointing": recomputes(base),

@@ -165,9 +165,8 @@ def times_of(examples: Sequence[Example]) -> dict[str, int]:
 
 def check(s: TrainSettings) -> list[str]:
     """Say what is wrong between settings that are each right by themselves, and which names nothing knows."""
-    problems = optimizers.check(s.optimizer, s.optimizer_args, s.scheduler)
-    if s.network not in networks.names():
-        problems.append(f"There is no adapter kind {s.network!r}. Known: {', '.join(networks.names())}.")
+    problems = [*optimizers.check(s.optimizer, s.optimizer_args, s.scheduler), *optimizers.check_rates(s)]
+    problems += networks.check(s)
     if s.bucket_step % 8:
         problems.append(f"bucket_step must be a multiple of 8 pixels, one latent cell; {s.bucket_step} is not.")
     if s.resolution < s.bucket_step:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lorafactory.training import optimizers
 from lorafactory.training.adapter import Adapter
@@ -25,20 +26,23 @@ class Running:
     scaler: torch.amp.GradScaler
     history: list[tuple[float, float]]
     """Loss and learning rate of every step so far."""
+    average: list[Tensor]
+    """Of every trained matrix, with `ema`; else empty."""
 
     def __init__(
         self, matrices: Adapter, rates: Mapping[str, float], settings: TrainSettings, steps: int, optimizer: str
     ) -> None:
         """Train each of the adapter's parts at its rate; parts without one stay as they are."""
         self.matrices, self.settings, self.steps = matrices, settings, steps
-        self.groups = [(lr, matrices.parameters(part)) for part, lr in rates.items()]
+        self.groups = matrices.groups(rates, settings)
         self.holdout: list[float] = []
         """Loss of the held-out pictures: before the first step, then at each save; empty where there are none."""
         self.calmed = False
         """It has gone back once, and goes on with a smaller learning rate."""
-        for part in matrices.parts:
-            for parameter in matrices.parameters(part):
-                parameter.requires_grad_(part in rates)
+        for parameter in (p for part in matrices.parts for p in matrices.parameters(part)):
+            parameter.requires_grad = False
+        for parameter in self.trained:
+            parameter.requires_grad = True
         self.renew(optimizer)
 
     def renew(self, optimizer: str) -> None:
@@ -50,6 +54,7 @@ class Running:
         device = self.matrices.base.device.type
         self.scaler = torch.amp.GradScaler(device, enabled=self.matrices.base.dtype == torch.float16)
         self.history = []
+        self.average = [weight.detach().clone() for weight in self.trained] if self.settings.ema else []
 
     @property
     def step(self) -> int:
@@ -71,12 +76,29 @@ class Running:
 
     def update(self, loss: float) -> float:
         """Take one step down the gradients that are there; return the learning rate it was taken with."""
-        lr = float(self.optimizer.param_groups[0]["lr"])
+        group = self.optimizer.param_groups[0]
+        lr = float(group["lr"]) * float(group.get("d", 1))  # what it has found, where it finds its own
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
         self.history.append((loss, lr))
+        if self.average:
+            # the first steps count more: else the average would long be what there was before (as torch-ema's)
+            decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(self.average, [weight.detach() for weight in self.trained], 1 - decay)
         return lr
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have the average in place of the matrices."""
+        trained = self.trained
+        with torch.no_grad():
+            now = [weight.clone() for weight in trained]
+            for weight, mean in zip(trained, self.average, strict=True):
+                weight.copy_(mean)
+            yield
+            for weight, before in zip(trained, now, strict=True):
+                weight.copy_(before)
 
     def take(self) -> Packed:
         """Copy everything."""
@@ -89,6 +111,7 @@ class Running:
                 "history": torch.tensor(self.history, dtype=torch.float64).reshape(-1, 2),
                 "holdout": self.holdout,
                 "calmed": self.calmed,
+                "average": self.average,
             }
         )
 
@@ -102,6 +125,8 @@ class Running:
         self.history = [(loss, lr) for loss, lr in state["history"].tolist()]
         self.holdout = list(state["holdout"])
         self.calmed = bool(state["calmed"])
+        for mean, found in zip(self.average, state.get("average", ()), strict=True):
+            mean.copy_(found)
 
     def calm(self) -> None:
         """Go on with a smaller learning rate, from here to the end."""

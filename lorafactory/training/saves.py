@@ -57,6 +57,10 @@ def label(point: Point, *, ends_epoch: bool) -> str:
     return f"epoch {point.epoch}" if ends_epoch else f"step {point.step}"
 
 
+AVERAGE = "-ema"
+"""At the end of a file's name, before `.safetensors`: the average beside a save."""
+
+
 def stem(name: str, point: Point, *, ends_epoch: bool) -> str:
     """Name of a save's file without its ending, as kohya's: NAME-000004 ends epoch 4, else NAME-step00001500."""
     return f"{name}-{point.epoch:06}" if ends_epoch else f"{name}-step{point.step:08}"

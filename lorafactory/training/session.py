@@ -19,6 +19,7 @@ from lorafactory.families import Base
 from lorafactory.training import adapter, forward, memory, optimizers
 from lorafactory.training.checkpoint import Keeper
 from lorafactory.training.conditioning import Words
+from lorafactory.training.dropout import Dropout
 from lorafactory.training.holdout import PAIRS, Holdout
 from lorafactory.training.latents import Pictures
 from lorafactory.training.memory import Means, Room
@@ -91,6 +92,7 @@ class Session:
         try:
             self.words = Words(family, base, settings, cache=cache, steps=run.steps)
             self.now = Running(self.matrices, rates, settings, run.steps, means.optimizer)
+            self.dropout = Dropout(self.matrices, settings)
             self.park()
         except BaseException:
             self.matrices.detach()
@@ -116,11 +118,12 @@ class Session:
         s, now, shares = self.settings, self.now, []
         now.optimizer.zero_grad(set_to_none=True)
         seen = sum(len(batch) for batch in group)
-        for batch in _pieces(group, self.room.means.micro):
-            with autocast(self.base):
-                drawn = forward.losses(self.base, batch, self.pictures, self.words, s, epoch=epoch, step=self.step)
-                share = drawn.sum() / seen
-            torch.autograd.backward(now.scaler.scale(share))
+        for piece, batch in enumerate(_pieces(group, self.room.means.micro)):
+            with self.dropout.drawn(self.step, piece):
+                with autocast(self.base):
+                    drawn = forward.losses(self.base, batch, self.pictures, self.words, s, epoch=epoch, step=self.step)
+                    share = drawn.sum() / seen
+                torch.autograd.backward(now.scaler.scale(share))
             shares.append(share.detach())
         now.scaler.unscale_(now.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(now.trained, s.max_grad_norm or math.inf)
@@ -164,6 +167,14 @@ class Session:
             self.now.put(self.keeper.good)
         self.room.make()
         return None
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """What a file of the adapter holds, and of its average if there is one."""
+        if not self.now.average:
+            return self.matrices.state(), None
+        with self.now.averaged():
+            average = self.matrices.state()
+        return self.matrices.state(), average
 
     def measure(self) -> float | None:
         """Loss of the held-out pictures; None where there are none."""

@@ -107,15 +107,37 @@ class TrainSettings(BaseModel):
     # ------------------------------------------------------------ the adapter
 
     network: str = "lora"
-    """Adapter kind: `lora` (attention and its projections), `locon` (convolutions too)."""
+    """Adapter kind: `lora` (attention and its projections), `locon` (convolutions too), `dora`, `loha`, `lokr`,
+    `dylora`."""
     rank: int = Field(32, ge=1)
     """Width of the adapter; file size and what it can learn grow with it. 8 to 128."""
     alpha: float = Field(16, gt=0)
     """The adapter's output is scaled by alpha / rank; half the rank is usual."""
-    conv_rank: int = Field(8, ge=1)
-    """Rank of the convolutions' adapters, with `locon`."""
+    conv_rank: int = Field(8, ge=0)
+    """Rank of the convolutions' adapters, with `locon`, `loha` and `lokr`; 0 leaves the residual blocks alone."""
     conv_alpha: float = Field(8, gt=0)
-    """Alpha of the convolutions' adapters, with `locon`."""
+    """Alpha of the convolutions' adapters, with `locon`, `loha` and `lokr`."""
+    unit: int = Field(4, ge=1)
+    """Ranks that are learned and cut off together, with `dylora`; the rank is a multiple of it."""
+    lokr_factor: int = Field(-1, ge=-1)
+    """Size of the smaller of the two matrices, with `lokr`; -1 makes both as alike as can be."""
+    decompose_both: bool = False
+    """Make a product of the smaller matrix too, with `lokr`."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of what goes from down to up that is left out at each step, with `lora`, `locon` and `dylora`."""
+    rank_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the ranks that is left out at each step, for each picture; with `loha` and `lokr` of the outputs."""
+    module_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the layers whose adapter is left out at each step."""
+    block_dims: tuple[int, ...] | str = ()
+    """A rank for each block of the UNet instead of `rank`, as kohya's: 25 numbers for SD 1.5 (12 down, middle, 12
+    up), 23 for SDXL (embeddings, 9 down, 3 middle, 9 up, out); a block with 0 is left as it is."""
+    block_alphas: tuple[float, ...] | str = ()
+    """An alpha for each block, with `block_dims`; where they are not given `alpha` holds."""
+    conv_block_dims: tuple[int, ...] | str = ()
+    """A rank of each block's convolutions instead of `conv_rank`."""
+    conv_block_alphas: tuple[float, ...] | str = ()
+    """An alpha of each block's convolutions, with `conv_block_dims`."""
 
     # ------------------------------------------------------------ learning rate
 
@@ -125,11 +147,26 @@ class TrainSettings(BaseModel):
     """Learning rate of the text encoder's adapter; 0 leaves the text encoder as it is."""
     text_encoder_2_lr: float | None = Field(None, ge=0)
     """Learning rate of SDXL's second, larger text encoder; that of the first where it is not given."""
+    down_lr_weight: tuple[float, ...] | str = ()
+    """A factor of the learning rate for each block of the UNet's way down: 12 numbers for SD 1.5, 9 for SDXL, or
+    `sine`, `cosine`, `linear`, `reverse_linear`, `zeros`, each also with a number on top as in `cosine+.25`."""
+    mid_lr_weight: tuple[float, ...] | str = ()
+    """The same for the middle: 1 number for SD 1.5, 3 for SDXL."""
+    up_lr_weight: tuple[float, ...] | str = ()
+    """The same for the way up, as long as the way down."""
+    block_lr_zero_threshold: float = Field(0.0, ge=0)
+    """Blocks with a factor up to this get no adapter."""
     optimizer: str = "auto"
-    """`adamw`, or `adamw8bit` with a quarter of its memory (not on macOS), which is `auto` on an NVIDIA card; an
-    unknown name lists the known."""
+    """`adamw`, or `adamw8bit` with a quarter of its memory (not on macOS), which is `auto` on an NVIDIA card;
+    `prodigy` and others that find their own rate want `lr = 1`. Also any `module.Class`; an unknown name lists the
+    known."""
     optimizer_args: dict[str, Any] = {}
     """Further arguments of the optimizer, such as `{ weight_decay = 0.1 }`; unknown ones are errors."""
+    ema: bool = False
+    """Also keep a running average of the adapter, and write it beside each save, as NAME-000004-ema.safetensors: a
+    save like others, and the one that `pick --epoch 4` takes."""
+    ema_decay: float = Field(0.999, gt=0, lt=1)
+    """What of the average stays at each step, once enough steps are done: it begins with less."""
     scheduler: str = "cosine"
     """Course of the learning rate: `constant`, `linear`, `cosine`, `cosine_with_restarts`, `polynomial`."""
     cycles: int = Field(3, ge=1)

@@ -50,11 +50,12 @@ PROMPTS = (
     "{trigger}, a large yellow {class} in front of a plain red background",
     "{trigger}, a large green {class} in front of a plain yellow background",
     "{trigger}, a large orange {class} in front of a plain black background",
-    "{trigger}, a large blue {class} in front of a plain gray background",
+    "{trigger}, a {class}",
+    "{trigger}, a large {class}",
     "a large red {class} in front of a plain yellow background",
 )
-"""The trigger alone; colours that are neither in the set nor in the truth; and one without the trigger."""
-SEEDS = range(1, 25)
+"""As the captions are, with colours left free, and colours that are neither in the set nor in the truth, in turn."""
+SEEDS = range(1, 9)
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def test_a_comparison_without_a_choice_is_a_page_too() -> None:
     assert "lora pick x" in page.text and "picture" not in page.tags  # one save is no curve
     assert (
         "lora pick anna" in Page(render(replace(report(), verdict={}))).text
-    )  # verdict.json is gone, the preview is not
+    )  # without verdict.json
 
 
 def test_it_is_the_same_every_time() -> None:

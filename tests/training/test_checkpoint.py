@@ -39,8 +39,9 @@ def small(name: str) -> tuple[list[nn.Parameter], torch.optim.Optimizer, Any]:
     # the second is large enough that the 8-bit optimizers do quantize its state
     shapes = ((4, 6), (64, 80), (3, 2, 3, 3))
     parameters = [nn.Parameter(torch.randn(s, generator=generator(1, "start", *s))) for s in shapes]
-    optimizer = optimizers.make(name, {}, [(1e-2, parameters[:1]), (3e-3, parameters[1:])])
-    settings = TrainSettings(scheduler="cosine_with_restarts", cycles=2, warmup=2)
+    rates = (1.0, 1.0) if optimizers.is_adaptive(name) else (1e-2, 3e-3)  # those find one for all
+    optimizer = optimizers.make(name, {}, list(zip(rates, (parameters[:1], parameters[1:]), strict=True)))
+    settings = TrainSettings(scheduler="cosine_with_restarts", cycles=2, warmup=0 if name == "dadaptsgd" else 2)
     return parameters, optimizer, optimizers.schedule(optimizer, settings, 10)
 
 
