@@ -112,6 +112,58 @@ CREATE UNIQUE INDEX job_active ON job (lora) WHERE state NOT IN ('done', 'failed
 CREATE INDEX job_state ON job (state, priority)
 """
 
+# Perceptual hashes are found by five bands of their 64 bits: two that differ in at most four are equal in one.
+_ASKED = """
+CREATE TABLE look (
+  blob_id INTEGER PRIMARY KEY REFERENCES blob (id), pixels TEXT NOT NULL, phash INTEGER NOT NULL
+) STRICT;
+CREATE INDEX look_pixels ON look (pixels);
+CREATE INDEX look_band_1 ON look (phash & 8191);
+CREATE INDEX look_band_2 ON look (phash >> 13 & 8191);
+CREATE INDEX look_band_3 ON look (phash >> 26 & 8191);
+CREATE INDEX look_band_4 ON look (phash >> 39 & 8191);
+CREATE INDEX look_band_5 ON look (phash >> 52 & 4095);
+CREATE TABLE revocation (
+  id INTEGER PRIMARY KEY, ulid TEXT NOT NULL UNIQUE, blob_id INTEGER NOT NULL REFERENCES blob (id),
+  at TEXT NOT NULL, reason TEXT NOT NULL, agent TEXT NOT NULL, cause_id INTEGER REFERENCES revocation (id)
+) STRICT;
+CREATE UNIQUE INDEX revocation_blob ON revocation (blob_id);
+CREATE INDEX run_step ON run (step, lora);
+CREATE INDEX job_lora ON job (lora);
+CREATE VIEW v_revocation AS
+  SELECT b.sha256, v.at, v.reason, v.agent, c.sha256 AS cause
+  FROM revocation v JOIN blob b ON b.id = v.blob_id
+  LEFT JOIN revocation o ON o.id = v.cause_id LEFT JOIN blob c ON c.id = o.blob_id;
+CREATE VIEW v_lora AS
+  SELECT r.lora, r.id AS run_id, r.ulid AS run, r.status, r.started_at, r.wall_s / 3600 AS hours,
+         (SELECT count(*) FROM edge e WHERE e.run_id = r.id AND e.direction = 'in' AND e.role = 'trained on')
+           AS pictures,
+         (SELECT max(e.name) FROM edge e WHERE e.run_id = r.id AND e.direction = 'in' AND e.role = 'model') AS base,
+         (SELECT e.name FROM edge e WHERE e.run_id = r.id AND e.direction = 'out' AND e.role = 'manifest')
+           AS definition,
+         EXISTS (SELECT 1 FROM edge e JOIN revocation v ON v.blob_id = e.blob_id
+                 WHERE e.run_id = r.id AND e.direction = 'out' AND e.role = 'save') AS revoked,
+         r.settings, n.json AS env
+  FROM run r JOIN env n ON n.id = r.env_id WHERE r.step = 'train';
+CREATE VIEW v_use AS
+  SELECT r.lora, r.ulid AS run, r.status, r.started_at, e.name AS image, b.sha256
+  FROM edge e JOIN run r ON r.id = e.run_id AND r.step = 'train' JOIN blob b ON b.id = e.blob_id
+  WHERE e.direction = 'in' AND e.role = 'trained on';
+CREATE VIEW v_excluded AS
+  SELECT d.id, d.run_id, r.ulid AS run, r.step, r.lora, d.at, d.image, b.sha256, d.verdict, d.rule, d.score,
+         d.threshold, d.rival, o.sha256 AS rival_sha256, d.before, d.after, d.note
+  FROM run r CROSS JOIN decision d ON d.run_id = r.id JOIN blob b ON b.id = d.blob_id
+  LEFT JOIN blob o ON o.id = d.rival_id
+  WHERE d.verdict IN ('set aside', 'removed', 'refused') AND NOT EXISTS (
+    SELECT 1 FROM decision e CROSS JOIN run q ON q.id = e.run_id
+    WHERE e.blob_id = d.blob_id AND e.id > d.id AND q.lora = r.lora AND e.image = d.image AND (
+      e.run_id <> d.run_id OR e.verdict IN ('put back', 'added', 'set aside', 'removed', 'refused')));
+CREATE VIEW v_timeline AS
+  SELECT r.lora, r.started_at AS at, r.step AS what, r.status || coalesce(': ' || r.error, '') AS detail FROM run r
+  UNION ALL
+  SELECT r.lora, d.at, d.verdict, d.image FROM run r CROSS JOIN decision d ON d.run_id = r.id WHERE r.step = 'by hand'
+"""
+
 
 def m001_runs_decisions_lineage(db: sqlite3.Connection) -> None:
     """Create the core: blobs, runs, what they read and wrote, decisions, lineage, metrics."""
@@ -131,7 +183,18 @@ def m003_automation(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_runs_decisions_lineage, m002_changes, m003_automation]
+def m004_questions(db: sqlite3.Connection) -> None:
+    """Add what pictures look like, what was revoked, and views for those who ask."""
+    for statement in _ASKED.split(";\n"):
+        db.execute(statement)
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
+    m001_runs_decisions_lineage,
+    m002_changes,
+    m003_automation,
+    m004_questions,
+]
 
 
 def pending(db: sqlite3.Connection, path: Path) -> list[Callable[[sqlite3.Connection], None]]:

@@ -37,6 +37,8 @@ class Past:
     """Picture name to the prompt it was generated from."""
     repeats: Mapping[str, int] = field(default_factory=dict)
     """Word of a folder of the set to the number that `repeats` last gave it."""
+    revoked: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of what may not be trained on any more, to the reason."""
     undone: Mapping[str, str] = field(default_factory=dict)
     """As `imported`, for imports that were taken back and are to be brought in again."""
 
@@ -131,4 +133,5 @@ def remember(recorded: str, store: Store, *, again: bool = False) -> Past:
         elif d.verdict == "repeated" and d.after:
             number, _, word = d.after.partition("_")
             repeats[word] = int(number)
-    return Past(imported, hand, frozenset(hand_captions), captions, conversions, synthetic, repeats, taken_back)
+    words = frozenset(hand_captions)
+    return Past(imported, hand, words, captions, conversions, synthetic, repeats, store.revoked(), taken_back)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -29,6 +30,14 @@ PACKAGES = (
     "safetensors",
     "pillow",
 )
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "NVIDIA_TF32_OVERRIDE",
+    "PYTORCH_CUDA_ALLOC_CONF",
+)
+"""The only variables that are recorded, as they may change numbers."""
 FLUSH_ROWS = 500
 _ID = "(SELECT id FROM blob WHERE sha256 = ?)"
 _BLOB = "INSERT INTO blob (sha256) VALUES (?) ON CONFLICT DO NOTHING"
@@ -42,6 +51,7 @@ _DECISION = f"""INSERT INTO decision (run_id, at, image, blob_id, verdict, rule,
   rival_id, before, after, note) VALUES (?, ?, ?, {_ID}, ?, ?, ?, ?, ?, {_ID}, ?, ?, ?)"""
 _CHANGE = f"""INSERT INTO change (run_id, place_before, place_after, before_id, after_id)
   VALUES (?, ?, ?, {_ID}, {_ID})"""
+_LOOK = f"INSERT INTO look (blob_id, pixels, phash) VALUES ({_ID}, ?, ?) ON CONFLICT DO NOTHING"
 _CONTENT = f"INSERT INTO content (blob_id, bytes) VALUES ({_ID}, ?) ON CONFLICT DO NOTHING"
 
 
@@ -150,6 +160,17 @@ class Run:
         """Record a file the run wrote or left."""
         self._add(_EDGE, (self.id, "out", role, tidy(name), sha256), sha256)
 
+    def kept(self, role: str, name: str, text: str) -> None:
+        """Record a text the run wrote, with its words."""
+        data = text.encode()
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.made(role, name, sha256)
+        self._add(_CONTENT, (sha256, data))
+
+    def looked(self, sha256: str, pixels: str, phash: int) -> None:
+        """Record what a picture looks like: the hash of its pixels, and its perceptual hash of 64 bits."""
+        self._add(_LOOK, (sha256, pixels, signed(phash)), sha256)
+
     def derived(self, dst_sha256: str, src_sha256: str, how: str) -> None:
         """Record that one file came from another; equal bytes are one blob and need no record."""
         if dst_sha256 != src_sha256:
@@ -183,11 +204,17 @@ class Run:
             db.execute(sql, row)
 
 
+def signed(bits: int) -> int:
+    """Return 64 bits as SQLite's integer."""
+    return bits - (1 << 64) if bits >> 63 else bits
+
+
 def _real(value: float | None) -> float | None:
     """Return a float of Python's own (numpy's and torch's cannot be stored); not-a-number as None."""
     return None if value is None or math.isnan(value) else float(value)
 
 
+_PLAIN = re.compile(r"[\w:.,+-]{1,64}")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _last = (0, 0, 0)
 
@@ -221,7 +248,9 @@ def environment() -> str:
         except metadata.PackageNotFoundError:
             continue
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    return canonical_json({"packages": versions, "platform": system, "python": platform.python_version()})
+    set_ = {name: os.environ[name] for name in VARIABLES if _PLAIN.fullmatch(os.environ.get(name, ""))}
+    told = {"packages": versions, "platform": system, "python": platform.python_version(), "variables": set_}
+    return canonical_json(told)
 
 
 def canonical_json(value: object) -> str:

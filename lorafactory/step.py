@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -41,12 +42,13 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.progress import track
 
-from lorafactory import dataset, families, heartbeat, images, journal
+from lorafactory import dataset, families, heartbeat, journal
 from lorafactory.dataset import Picture, Set
-from lorafactory.errors import PassingError, SettingsError, raise_all
+from lorafactory.errors import PassingError, Problem, SettingsError, raise_all
+from lorafactory.note import Note
 from lorafactory.past import Past, remember, snapshot
 from lorafactory.recipe import Recipe, say_invalid
-from lorafactory.store import Run, RunRow, Store, tidy
+from lorafactory.store import RunRow, Store, tidy
 from lorafactory.workspace import (
     REAL_BLIP,
     REAL_CLIP,
@@ -77,63 +79,6 @@ class Result:
     """Further lines, such as one per picture in a report."""
     skipped: bool = False
     """True if everything was up to date."""
-
-
-class Note:
-    """Writes into the run row: the only way a step records."""
-
-    def __init__(self, run: Run | None) -> None:
-        self._run = run
-
-    def __call__(
-        self,
-        picture: Picture,
-        verdict: str,
-        rule: str,
-        *,
-        score: float | None = None,
-        threshold: float | None = None,
-        rival: Picture | None = None,
-        before: str | None = None,
-        after: str | None = None,
-        why: str | None = None,
-    ) -> None:
-        """Record a decision about a picture that is still where `picture.path` says."""
-        if self._run is None:
-            return
-        other = (rival.name, rival.sha256) if rival else (None, None)
-        self._run.note(
-            picture.name,
-            picture.sha256,
-            verdict,
-            rule,
-            score=score,
-            threshold=threshold,
-            rival=other[0],
-            rival_sha256=other[1],
-            before=before,
-            after=after,
-            note=why,
-        )
-
-    def derived(self, made: Path, source: Path, how: str) -> None:
-        """Record that the file `made` came from the file `source`."""
-        if self._run is not None:
-            self._run.derived(images.sha256(made), images.sha256(source), how)
-
-    def used(self, role: str, name: str, sha256: str) -> None:
-        """Record a file that the run read, beside what it `sees`."""
-        if self._run is not None:
-            self._run.used(role, name, sha256)
-
-    def made(self, role: str, path: Path) -> None:
-        """Record a file that the run wrote."""
-        if self._run is not None:
-            self._run.made(role, path.name, images.sha256(path))
-
-    def metric(self, step: int, name: str, value: float) -> None:
-        if self._run is not None:
-            self._run.metric(step, name, value)
 
 
 @dataclass(frozen=True)
@@ -305,6 +250,7 @@ def perform(
 ) -> Result:
     """Check, skip if up to date, else run with a row written before and completed after. The caller holds the lock."""
     raise_all(module.check(work, settings))
+    refuse_revoked(work, store)
     key, name = cache_key(module, work, settings), name_of(module)
     heartbeat.beat(name)
     if not force and work.place.owned and up_to_date(module, work, settings, key, store):
@@ -333,7 +279,25 @@ def perform(
             families.park()
         for seen, sha in sees(module, noted, settings).items():
             run.used("sees", seen, sha)
+        for kind in set(getattr(module, "MODELS", ())) - ({"clip"} if getattr(settings, "no_clip", False) else set()):
+            run.used("model", *model_seen(noted, kind))
     return result
+
+
+def refuse_revoked(work: Work, store: Store) -> None:
+    """InputError if a picture of the set is revoked: somebody put it back."""
+    revoked = store.revoked()
+    found = [p for s in work.set.subsets for p in s.pictures if revoked and dataset.hash_of(p.path) in revoked]
+    raise_all(Problem(f"{p.path} is revoked: {revoked[p.sha256]}", "take it out of the set") for p in found)
+
+
+def model_seen(work: Work, kind: str) -> tuple[str, str]:
+    """A model's name without its folder, and its sha256, or that of its name where nothing else is known."""
+    model = str(getattr(work.models if kind == "base" else work.judges, kind)).removeprefix("folder:")
+    told = model_identity(work, kind)
+    known = re.fullmatch("[0-9a-f]{64}", told)
+    name = Path(model).name if Path(model).exists() else model
+    return f"{kind} {name}", told if known else hashlib.sha256(told.encode()).hexdigest()
 
 
 def locked(place: LoraDir) -> AbstractContextManager[Any]:

@@ -14,7 +14,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from lorafactory.errors import STOPPED, LoraError, RecordError
 from lorafactory.migrations import migrate, pending
+from lorafactory.questions import QUESTIONS
 from lorafactory.recording import (
     Change,
     Decision,
@@ -41,19 +42,8 @@ __all__ = ["Change", "Decision", "Relative", "Run", "RunRow", "Store", "tidy"]
 
 LOCK_SECONDS = 60.0
 
+_ID = "(SELECT id FROM blob WHERE sha256 = ?)"
 _RUN = "id, ulid, lora, step, version, status, key, settings, started_at, ended_at, wall_s, error, parent"
-# Captions are left out: equal texts are equal bytes, so a text in two sets says nothing about the pictures.
-# Of what a training left, the set as it stood is no offspring of each of its pictures; the saves are.
-_READ = """edge i ON i.blob_id = hit.id AND i.direction = 'in'
-  AND i.role <> 'caption' AND i.name NOT LIKE '%.txt'"""
-_USERS = f"""WITH RECURSIVE hit (id) AS (
-  SELECT id FROM blob WHERE sha256 = ?
-  UNION SELECT d.dst_id FROM hit JOIN derived d ON d.src_id = hit.id
-  UNION SELECT o.blob_id FROM hit JOIN {_READ}
-    JOIN run r ON r.id = i.run_id AND r.step = 'train'
-    JOIN edge o ON o.run_id = r.id AND o.direction = 'out' AND o.role NOT IN ('picture', 'caption'))
-SELECT {_RUN} FROM run WHERE step = 'train' AND id IN (SELECT i.run_id FROM hit JOIN {_READ}) ORDER BY id"""
-
 _open_runs: set[str] = set()
 """ULIDs of the runs in progress in this process, which `interrupt` leaves alone."""
 
@@ -188,6 +178,21 @@ class Store:
             sql = "UPDATE run SET status = ?, ended_at = ?, wall_s = ?, error = ? WHERE id = ?"
             db.execute(sql, (status, now(), time.monotonic() - started, error, run.id))
 
+    def revoke(self, sha256s: Sequence[str], reason: str, agent: str = "user") -> None:
+        """Mark the first file, which is what is revoked, and the others, which came from it; once each."""
+        sql = f"""INSERT INTO revocation (ulid, blob_id, at, reason, agent, cause_id)
+          VALUES (?, {_ID}, ?, ?, ?, (SELECT id FROM revocation WHERE blob_id = {_ID}))
+          ON CONFLICT DO NOTHING"""
+        with self._write() as db:
+            for sha256 in sha256s:
+                cause = None if sha256 == sha256s[0] else sha256s[0]
+                db.execute("INSERT INTO blob (sha256) VALUES (?) ON CONFLICT DO NOTHING", (sha256,))
+                db.execute(sql, (new_ulid(), sha256, now(), clean(reason), agent, cause))
+
+    def revoked(self) -> dict[str, str]:
+        """Return sha256 to reason of all that is revoked, and of all that came from it by then."""
+        return dict(self._all("SELECT sha256, reason FROM v_revocation"))
+
     def interrupt(self, lora: str) -> list[RunRow]:
         """Mark this LoRA's dead `running` rows interrupted and return them. The caller holds its lock."""
         running = self._runs("lora = ? AND status = 'running' ORDER BY id", tidy(lora))
@@ -307,7 +312,14 @@ class Store:
 
     def users_of(self, sha256: str) -> list[tuple[str, RunRow]]:
         """Return the trainings, finished or not, that saw this picture or anything that came from it."""
-        return [(row.lora, row) for row in map(_run_row, self._all(_USERS, sha256))]
+        rows = self.ask("trainings", sha256=sha256)
+        return [(row.lora, row) for row in (_run_row(tuple(row.values())) for row in rows)]
+
+    def ask(self, question: str, **values: object) -> list[dict[str, Any]]:
+        """Return the answer to one of `QUESTIONS`, a table per row."""
+        cursor = self._db.execute(QUESTIONS[question].sql, values)
+        columns = [column[0] for column in cursor.description]
+        return [dict(zip(columns, row, strict=True)) for row in cursor]
 
 
 def _run_row(row: tuple[Any, ...]) -> RunRow:

@@ -164,7 +164,7 @@ def test_nobody_and_no_secret_is_recorded(path: Path, monkeypatch: pytest.Monkey
             (f"{key}.png", None, None),
         ]
         env = json.loads(store._all("SELECT env FROM v_run")[0][0])
-    assert set(env) == {"packages", "platform", "python"}
+    assert set(env) == {"packages", "platform", "python", "variables"}
     assert {"torch", "pillow"} <= set(env["packages"])
     assert platform.node() not in env["platform"].split()
     assert b"hunter2" not in path.read_bytes()

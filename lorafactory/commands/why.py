@@ -1,41 +1,42 @@
-"""Why a picture was kept or set aside and which LoRAs saw it; a LoRA's runs and verdict; the recent runs.
+"""Why a picture was kept or set aside and which LoRAs saw it; what a LoRA was made of; in what two of them differ.
 
 \b
 For example:
-  lora why                      the latest runs
-  lora why anna                 its runs, which save was chosen and why, and what is not in its set
+  lora why                      the latest runs, and the hours that each LoRA took
+  lora why anna                 its runs, its verdict, what it was trained on, and what is not in its set
   lora why anna/0007.png        every decision about a picture
-  lora why "photos/IMG 1.jpg"   the same, by the file itself
+  lora why "photos/IMG 1.jpg"   the same, by the file itself, also renamed or saved again
+  lora why anna.safetensors     what a file carries, and what the record knows of it
+  lora why anna bert            the first input in which two LoRAs, or their files, differ
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
-from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lorafactory import images
+from lorafactory import images, manifest
+from lorafactory.commands import _statement, _telling
+from lorafactory.commands._called import SLASHES, look_of, lora_called, picture_called, seen
+from lorafactory.commands._made import Made, excluded, inputs, made, training_of
+from lorafactory.commands._statement import papers
 from lorafactory.errors import SettingsError
 from lorafactory.files import read_json
 from lorafactory.options import json_option, workspace_option
-from lorafactory.scoring.figures import apart
-from lorafactory.setcheck import some
+from lorafactory.recording import signed
 from lorafactory.store import Decision, RunRow, Store, tidy
+from lorafactory.training.lora_header import tensor_hash
 from lorafactory.workspace import Workspace, find_workspace, target
 
-OUT = ("set aside", "removed", "refused")
-BACK = ("put back", "added")
-BY_HAND = "by hand"
-SLASHES = frozenset("/\\")
-"""What a folder's place has, and a LoRA's name has not."""
-_HASH = re.compile(r"[0-9a-f]{64}")
+NEAR = 4
+"""Bits of the perceptual hash that saving again and resizing cost (see `dedupe`)."""
+_BITS = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,31 @@ class RunStory:
 
     run: RunRow
     verdicts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class FileStory:
+    """What a LoRA file says of itself and, where the record knows it, what it was made of."""
+
+    file: str
+    sha256: str
+    tensors: str
+    """Its tensor hash."""
+    carries: dict[str, str]
+    provenance: str
+    """`whole`, or what is wrong with the statement beside it; empty if there is none."""
+    made: Made | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first input in which two things differ; `what` is empty if there is none."""
+
+    one: str
+    other: str
+    what: str
+    here: str
+    there: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +82,10 @@ class LoraStory:
     """For each picture that is not in the set, the decision that took it out."""
     verdict: dict[str, Any] = field(default_factory=dict)
     """verdict.json: the choice of a save and, beside it, the verdict; empty if nothing was picked."""
+    made: Made | None = None
+    """What its newest training was made of."""
+    hours: dict[str, float] = field(default_factory=dict)
+    """Of all LoRAs: hours of training."""
     chosen: int = 0
     """Of all LoRAs: how many a person chose a save of."""
     agreed: int = 0
@@ -78,21 +108,29 @@ class PictureStory:
     """Other LoRAs and folders that had these bytes; what they decided is told when they are asked about."""
     decisions: list[Decision]
     trainings: list[RunRow]
+    possible: list[str]
+    """Pictures that look alike by the perceptual hash, and may be the same."""
+    revoked: str
+    """Why it, or what it came from, may not be used; empty if it may."""
+
+
+Story = LoraStory | PictureStory | FileStory | Difference
 
 
 def why(store: Store, space: Workspace, thing: str | None) -> LoraStory | PictureStory:
     """Tell the story of a LoRA, a picture or the recent runs; SettingsError if the record does not know it."""
-    agrees = choices(store)
-    agreed = len(agrees), sum(agrees.values())
+    agrees = {row["lora"]: bool(row["agrees"]) for row in store.ask("agreement")}
+    agreed: dict[str, Any] = {"chosen": len(agrees), "agreed": sum(agrees.values())}
     if thing is None:
-        return LoraStory(None, run_stories(store, None), [], {}, *agreed)
+        hours = {row["lora"]: row["hours"] for row in store.ask("hours")}
+        return LoraStory(None, run_stories(store, None), [], hours=hours, **agreed)
     lora = lora_called(store, space, thing)
     if lora is not None:
         place = target(space, thing) if SLASHES.intersection(lora) else space.lora(lora)
-        out, verdict = out_of_set(store.decisions(lora=lora)), read_json(place.comparison / "verdict.json")
-        return LoraStory(lora, run_stories(store, lora), out, verdict, *agreed)
+        verdict = read_json(place.comparison / "verdict.json")
+        return LoraStory(lora, run_stories(store, lora), excluded(store, lora), verdict, made(store, lora), **agreed)
     story = picture_story(store, space, thing)
-    if not (story.decisions or story.trainings or story.sources or story.also):
+    if not (story.decisions or story.trainings or story.sources or story.also or story.possible or story.revoked):
         known = sorted({run.lora for run in store.runs(limit=1000)})
         raise SettingsError(
             f"nothing is recorded about {thing}.\n    lora why NAME, NAME/0001.png or the path of a picture;"
@@ -101,44 +139,91 @@ def why(store: Store, space: Workspace, thing: str | None) -> LoraStory | Pictur
     return story
 
 
-def lora_called(store: Store, space: Workspace, thing: str) -> str | None:
-    """The LoRA that is meant by a name, or by its folder."""
-    plain = not SLASHES.intersection(thing)
-    if plain and (store.runs(thing, limit=1) or (space.loras / thing).is_dir()):
-        return thing
-    return target(space, thing).recorded if Path(thing).expanduser().is_dir() else None
-
-
 def run_stories(store: Store, lora: str | None) -> list[RunStory]:
     """The latest runs, newest first."""
-    runs = store.runs(lora)
-    return [RunStory(run, dict(Counter(d.verdict for d in store.decisions(run_id=run.id)))) for run in runs]
+    told = [(run, store.ask("verdicts", run_id=run.id)) for run in store.runs(lora)]
+    return [RunStory(run, {row["verdict"]: row["n"] for row in rows}) for run, rows in told]
 
 
-def choices(store: Store) -> dict[str, bool]:
-    """Each LoRA of which a person chose a save, and whether the last choice is what the verdict says."""
-    found: dict[str, bool] = {}
-    for run in store.runs(limit=-1, step="pick"):
-        if run.lora not in found and (said := store.metrics(run.id, "agrees")):
-            found[run.lora] = bool(said[0][1])
-    return found
+# ---------------------------------------------------------------- a training
 
 
-def out_of_set(decisions: list[Decision]) -> list[Decision]:
-    """For each picture that is out now, what took it out. It is in if put back, or if a later run saw it."""
-    out: dict[str, Decision] = {}
-    for d in decisions:
-        last = out.get(d.image)
-        if d.verdict in OUT:
-            out[d.image] = d
-        elif last and (d.verdict in BACK or (d.sha256 == last.sha256 and d.run_id != last.run_id)):
-            del out[d.image]
-    return [out[image] for image in sorted(out)]
+CARRIED = {
+    "made of": manifest.KEY,
+    "name": "ss_output_name",
+    "title": "modelspec.title",
+    "trigger": "modelspec.trigger_phrase",
+    "base": "ss_sd_model_name",
+    "base sha256": "ss_new_sd_model_hash",
+    "family": "ss_base_model_version",
+    "rank": "ss_network_dim",
+    "alpha": "ss_network_alpha",
+    "epoch": "ss_epoch",
+    "steps": "ss_steps",
+    "pictures an epoch": "ss_num_train_images",
+    "learning rate": "ss_learning_rate",
+    "optimizer": "ss_optimizer",
+    "resolution": "ss_resolution",
+    "date": "modelspec.date",
+    "written by": "ss_training_comment",
+    "verdict": "lorafactory.verdict",
+    "reason": "lorafactory.reason",
+    "chosen": "lorafactory.chosen",
+}
+"""What of a LoRA file's header is told, in which words."""
+
+
+def file_story(store: Store | None, path: Path) -> FileStory:
+    """What a LoRA file carries, and what went into it where the record knows."""
+    said, beside = papers(path), path.with_suffix(manifest.SUFFIX)
+    run = training_of(store, path, said) if store else None
+    return FileStory(
+        file=path.name,
+        sha256=images.sha256(path),
+        tensors=tensor_hash(path),
+        carries={word: said[key] for word, key in CARRIED.items() if said.get(key, "None") != "None"},
+        provenance=("; ".join(_statement.problems(path)) or "whole") if beside.is_file() else "",
+        made=made(store, *run) if store and run else None,
+    )
+
+
+# ---------------------------------------------------------------- two things
+
+
+def difference(store: Store | None, space: Workspace, one: str, other: str) -> Difference:
+    """The first input in which two LoRAs differ, or in what two pictures do."""
+    pair = [inputs(store, space, thing) for thing in (one, other)]
+    if not all(pair):
+        paths = [Path(thing).expanduser() for thing in (one, other)]
+        if all(path.is_file() and path.suffix != ".safetensors" for path in paths):
+            return Difference(one, other, *pictures_apart(*paths))
+        unknown = ", ".join(thing for thing, found in zip((one, other), pair, strict=True) if not found)
+        raise SettingsError(f"nothing tells what went into {unknown}: no manifest in the record, no .prov.json beside")
+    if any("resolvedDependencies" in found for found in pair):
+        pair = [found if "resolvedDependencies" in found else manifest.definition(found) for found in pair]
+    return Difference(one, other, *(manifest.difference(*pair) or ("", "", "")))
+
+
+def pictures_apart(one: Path, other: Path) -> tuple[str, str, str]:
+    """In what two pictures differ: in nothing, in their bytes alone, or in what they show."""
+    if images.sha256(one) == images.sha256(other):
+        return "", "", ""
+    here, there = seen(one), seen(other)
+    if here[0] == there[0]:
+        return "bytes, and not a pixel", images.sha256(one), images.sha256(other)
+    return f"pixels, and {(here[1] ^ there[1]).bit_count()} of 64 bits of the perceptual hash", here[0], there[0]
+
+
+# ---------------------------------------------------------------- a picture
 
 
 def picture_story(store: Store, space: Workspace, thing: str) -> PictureStory:
     """All that the record says of a picture, whether it is given by path or as NAME/PICTURE."""
     lora, name, hashes = picture_called(store, space, thing)
+    path = Path(thing).expanduser()
+    look = look_of(store, path, hashes)
+    if path.is_file() and not any(store.places(sha) for sha in hashes) and look:
+        hashes = [*hashes, *(row["sha256"] for row in store.ask("pixels", pixels=look[0]))]
     parents = [p.sha256 for sha in hashes for p in store.parents(sha)]
     made = [c.sha256 for sha in hashes for c in store.children(sha) if c.depth == 1]
     found = {d.id: d for sha in {*hashes, *parents, *made} for d in store.decisions(sha256=sha)}
@@ -155,7 +240,24 @@ def picture_story(store: Store, space: Workspace, thing: str) -> PictureStory:
         elsewhere=sorted(others),
         decisions=[d for d in about if d.lora == home],
         trainings=[trainings[i] for i in sorted(trainings)],
+        possible=alike(store, look, {*hashes, *parents, *made}),
+        revoked=next((row["reason"] for sha in [*hashes, *parents] for row in store.ask("revoked", sha256=sha)), ""),
     )
+
+
+def alike(store: Store, look: tuple[str, int] | None, known: set[str]) -> list[str]:
+    """Other recorded pictures whose perceptual hash is within `NEAR` bits, by any name, with the LoRAs they are in."""
+    if look is None:
+        return []
+    found = []
+    for row in store.ask("near", phash=signed(look[1] & _BITS)):
+        apart = ((row["phash"] ^ look[1]) & _BITS).bit_count()
+        if apart <= NEAR and row["sha256"] not in known:
+            where, name = min(store.places(row["sha256"]), default=("", ""))
+            used = sorted({lora for lora, _ in store.users_of(row["sha256"])})
+            trained = f", in {', '.join(used)}" if used else ""
+            found.append(f"{where}/{name}, {apart} of 64 bits{trained}")
+    return sorted(found)
 
 
 def names(store: Store, hashes: list[str], lora: str | None) -> list[str]:
@@ -164,120 +266,30 @@ def names(store: Store, hashes: list[str], lora: str | None) -> list[str]:
     return sorted({name for where, name in places if lora in (None, where)})
 
 
-def picture_called(store: Store, space: Workspace, thing: str) -> tuple[str | None, str, list[str]]:
-    """LoRA, name and contents of the picture that is meant.
-
-    An original may bear the name of another picture of the set, so a name stands for the set's picture first, and
-    a file in `source/` for its content only. The LoRA of a file elsewhere is the folder that commands were given.
-    """
-    path = Path(thing).expanduser()
-    inside = _below(path.resolve(), space.loras.resolve())
-    parts = inside if len(inside) > 1 else () if path.is_file() else Path(thing).parts
-    lora = parts[0] if len(parts) > 1 else set_of(store, path) if path.is_file() else None
-    hashes = [images.sha256(path)] if path.is_file() else []
-    if lora is not None and not (hashes and "source" in parts):
-        hashes += store.named(lora, path.name, "picture")
-    if lora is not None and not hashes:
-        hashes += store.named(lora, path.name)
-    return lora, path.name, list(dict.fromkeys(hashes))
+# ---------------------------------------------------------------- the command
 
 
-def set_of(store: Store, path: Path) -> str | None:
-    """The nearest folder above a file that the record knows as a set."""
-    above = (str(tidy(str(folder))) for folder in path.resolve().parents)
-    return next((folder for folder in above if store.runs(folder, limit=1)), None)
-
-
-def _below(path: Path, folder: Path) -> tuple[str, ...]:
-    return path.relative_to(folder).parts if path.is_relative_to(folder) else ()
-
-
-# ---------------------------------------------------------------- in words
-
-
-def lines(story: LoraStory | PictureStory) -> list[str]:
-    """The story as lines of text."""
-    return picture_lines(story) if isinstance(story, PictureStory) else lora_lines(story)
-
-
-def lora_lines(story: LoraStory) -> list[str]:
-    told = [story.lora or "latest runs"]
-    for run, verdicts in ((s.run, s.verdicts) for s in story.runs):
-        took = f"{run.wall_s:.1f} s" if run.wall_s is not None else ""
-        counts = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
-        name = "" if story.lora else f"{run.lora:12}  "
-        when = f"{local(run.started_at)}  {name}{run.step:8}  {run.status:11}"
-        told.append(f"  {when}  {took:>9}  {run.error or counts}")
-    if not story.runs:
-        told.append("  nothing has been run yet")
-    told += verdict_lines(story.verdict)
-    if story.chosen and (story.lora is None or story.verdict.get("by_hand")):
-        told.append(f"a person's choice of a save is the verdict's too in {story.agreed} of {story.chosen} LoRAs")
-    if story.out:
-        told.append(f"not in the set: {len(story.out)}")
-    told += [f"  {d.image:14}  {d.verdict}  {_where(d)}{detail(d)}" for d in story.out]
-    return [line.rstrip() for line in told]
-
-
-def verdict_lines(verdict: dict[str, Any]) -> list[str]:
-    """Which save was chosen and why, what the others failed, and what to type if none passes."""
-    if not verdict:
-        return []
-    own = verdict["verdict"]
-    told = [f"save: {verdict['reason']}", *(f"  rejected {save}: {why}" for save, why in own["rejected"].items())]
-    return told + ([f"  next: {own['next']}"] if own["next"] else [])
-
-
-def picture_lines(story: PictureStory) -> list[str]:
-    told = [story.picture]
-    if story.sources:
-        told.append(f"  made from {', '.join(story.sources)}")
-    if story.also:
-        told.append(f"  the same bytes as {', '.join(story.also)}")
-    if story.elsewhere:
-        told.append(f"  other sets with the same picture: {some(story.elsewhere)}")
-    name = Path(story.picture).name
-    for d in story.decisions:
-        other = f"{d.lora}/{d.image}: " if story.lora is None else f"{d.image}: " if d.image != name else ""
-        told.append(f"  {local(d.at)}  {d.step:8}  {other}{d.verdict}  {detail(d)}")
-    told += [f"  trained on it: {r.lora}, {local(r.started_at)}, {r.status}" for r in story.trainings]
-    if not story.trainings:
-        told.append("  no LoRA was trained on it")
-    return [line.rstrip() for line in told]
-
-
-def detail(d: Decision) -> str:
-    """Rule, score against threshold, rival, and the texts or places before and after."""
-    told = [] if d.rule == d.step else [d.rule]
-    if d.score is not None and d.threshold is not None:
-        told.append(" against ".join(apart(d.score, d.threshold, "g", 4)))
-    elif d.score is not None:
-        told.append(f"{d.score:.4g}")
-    if d.rival:
-        told.append(f"rival {d.rival}")
-    change = [text for text in (d.before, d.after) if text and not _HASH.fullmatch(text)]
-    if change:
-        told.append(" -> ".join(f'"{text}"' for text in change))
-    if d.note and not _HASH.fullmatch(d.note):
-        told.append(d.note)
-    return ", ".join(told)
-
-
-def _where(d: Decision) -> str:
-    return "by hand  " if d.step == BY_HAND else f"by {d.step}  "
-
-
-def local(at: str) -> str:
-    """The record's UTC time as the clock on the wall had it."""
-    return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M")
+def story(store: Store | None, space: Workspace, thing: str | None, other: str | None) -> Story:
+    """Whatever is asked about. Of LoRA files alone something can be told without a record."""
+    path = Path(thing or "").expanduser()
+    if thing and other:
+        return difference(store, space, thing, other)
+    if path.suffix == ".safetensors" and path.is_file():
+        return file_story(store, path)
+    assert store is not None
+    return why(store, space, thing)
 
 
 @click.command(help=__doc__)
 @click.argument("thing", required=False)
+@click.argument("other", required=False)
 @json_option
 @workspace_option
-def command(thing: str | None, as_json: bool, workspace: Path | None) -> None:
+def command(thing: str | None, other: str | None, as_json: bool, workspace: Path | None) -> None:
     space = find_workspace(workspace)
-    with Store(space.record, readonly=True) as store:
-        story = why(store, space, thing)
-    click.echo(json.dumps(dataclasses.asdict(story)) if as_json else "\n".join(lines(story)))
+    alone = all(name.endswith(".safetensors") for name in (thing, other) if name) and bool(thing)
+    with ExitStack() as opened:
+        known = not alone or space.record.is_file()
+        store = opened.enter_context(Store(space.record, readonly=True)) if known else None
+        told = story(store, space, thing, other)
+    click.echo(json.dumps(dataclasses.asdict(told)) if as_json else "\n".join(_telling.lines(told)))

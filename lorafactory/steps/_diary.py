@@ -25,7 +25,7 @@ from lorafactory.training import prompts
 from lorafactory.training.lora_header import tensor_hash
 from lorafactory.training.plan import Plan
 from lorafactory.training.prompts import Prompt
-from lorafactory.training.saves import kept
+from lorafactory.training.saves import AVERAGE, kept
 
 if TYPE_CHECKING:
     from lorafactory.families import Base
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lorafactory.training.loop import Save
     from lorafactory.training.settings import TrainSettings
 
+ENDING = f"{AVERAGE}.safetensors"
 OWN = "saves.json"
 """In state/: the saves of the training that is not over, with their hashes."""
 
@@ -112,11 +113,12 @@ class Diary:
             for number, picture in enumerate(pictures, 1):
                 self.board.add_image(f"prompt {number}", np.asarray(picture), step, dataformats="HWC")
 
-    def saved(self, save: Save, path: Path) -> None:
-        """Record a save that was written, and delete those that `keep_last` does not keep."""
-        self.work.note.made("save", path)
+    def saved(self, save: Save, paths: Sequence[Path]) -> None:
+        """Record a save that was written, and its average; delete those that `keep_last` does not keep."""
         write_losses(self.log / "loss.csv", self.losses)
-        prune(self.work, path, self.settings.keep_last)
+        for path in paths:
+            self.work.note.made("save", path)
+            prune(self.work, path, self.settings.keep_last)
         if save.holdout is not None:
             self.work.note.metric(save.step, "holdout", save.holdout)
             if self.board:
@@ -162,8 +164,9 @@ def prune(work: Work, newest: Path, keep_last: int) -> list[Path]:
     picked = ""
     with suppress(InputError, OSError):  # there is none, or it is no LoRA
         picked = tensor_hash(work.place.chosen)
+    stay = {*kept([name for name in own if not name.endswith(ENDING)], keep_last), newest.name}
     gone = []
-    for name in set(own) - set(kept(list(own), keep_last)):
+    for name in [name for name in own if name not in stay and name.replace(ENDING, ".safetensors") not in stay]:
         path = work.place.result / name
         if path.is_file() and images.sha256(path) == own[name]:
             if tensor_hash(path) == picked:

@@ -24,8 +24,8 @@ MASKS = "masks"
 TWIN = "duplicate"
 REPLACED = "replaced"
 """Folder of `set_aside/` with pictures as they were before they were converted again."""
-HERE, DOUBLE, KNOWN, NEW = "here", "double", "known", "new"
-"""What hashes tell of an original: the set has the very file; it came twice; it was imported; nothing."""
+HERE, DOUBLE, KNOWN, NEW, REVOKED = "here", "double", "known", "new", "revoked"
+"""What hashes tell of an original: the set has the very file; it came twice; it was imported; nothing; it may not."""
 
 
 @dataclass
@@ -122,7 +122,9 @@ class Import:
         for path in originals:
             sha = images.sha256(path)
             here = self.present.get(sha)
-            if here is not None and here.name not in self._names:  # put back by hand, or the record is gone
+            if sha in self.work.past.revoked:
+                told[path] = REVOKED
+            elif here is not None and here.name not in self._names:  # put back by hand, or the record is gone
                 told[path] = HERE
             elif sha in passed:
                 told[path] = DOUBLE
@@ -137,7 +139,10 @@ class Import:
         """Import one original, recognise it, or set a copy of it aside."""
         sha = images.sha256(original)
         stands: Picture | None
-        if told == HERE:
+        if told == REVOKED:
+            self.refuse(original, sha)
+            stands = None
+        elif told == HERE:
             stands = self.present[sha]
             if sha not in self.imported:
                 self.remember(original, stands, sha)
@@ -165,6 +170,9 @@ class Import:
             self.put_aside(original, "too_small", "too small", score=side, threshold=least, why=why)
             return None
         looks = hashlib.sha256(result.png).hexdigest()
+        if looks in self.work.past.revoked:
+            self.refuse(original, looks)
+            return None
         twin = self.content.get(looks)
         if twin and twin.name in self._names:
             self.put_aside(original, TWIN, "same pixels", rival=twin)
@@ -179,6 +187,13 @@ class Import:
         if twin is None:
             self.tell_rest(original, picture, result)
         return picture
+
+    def refuse(self, original: Path, sha256: str) -> None:
+        """Leave a revoked original where it is."""
+        why = self.work.past.revoked[sha256]
+        self.work.note(Picture(original), "refused", "revoked", why=why)
+        self.lines.append(f"{original.name}: refused, it is revoked: {why}")
+        self.reasons["revoked"] += 1
 
     def bring_back(self, original: Path, undone: Picture) -> Picture:
         """Move a picture whose import was taken back, and its caption, to where the original belongs."""

@@ -7,17 +7,19 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from lorafactory import images
+from lorafactory import images, manifest
 from lorafactory.errors import InputError
 from lorafactory.files import write_whole
 from lorafactory.step import Work
 from lorafactory.steps._saves import papers
 from lorafactory.training.lora_header import relabelled, tensor_hash
+from lorafactory.training.saves import AVERAGE
 
 THUMB = 256
 """Longest side of the picture inside the file, in pixels."""
@@ -43,14 +45,15 @@ class Made:
     """What is to be written."""
 
     files: dict[str, bytes]
-    """By suffix: the LoRA, its preview, its sidecar."""
+    """By suffix: the LoRA, its preview, its sidecar, what it was made of."""
     note: str = ""
     """What is not as in the save."""
 
 
 def short(row: Row) -> str:
     """A save in a file's name: e04, or s1500 within an epoch."""
-    return f"e{row['epoch']:02}" if row["label"].startswith("epoch") else f"s{row['step']}"
+    found = f"e{row['epoch']:02}" if row["label"].startswith("epoch") else f"s{row['step']}"
+    return found + AVERAGE * Path(row["save"]).stem.endswith(AVERAGE)
 
 
 def make(work: Work, told: dict[str, Any], choice: Choice, rank: int = 0) -> Made:
@@ -66,7 +69,31 @@ def make(work: Work, told: dict[str, Any], choice: Choice, rank: int = 0) -> Mad
     else:
         data = relabelled(save, labels)
     strip = images.png(preview(work, told, choice.row))
-    return Made({".safetensors": data, ".png": strip, ".json": as_json(beside)}, note)
+    files = {".safetensors": data, ".png": strip, ".json": as_json(beside)}
+    if defined := definition_of(save):
+        files[manifest.SUFFIX] = as_json(provenance(work, save, data, defined))
+    return Made(files, note)
+
+
+def definition_of(save: Path) -> dict[str, Any] | None:
+    """What a save was made of, by the manifests in the log of its training; None if none of them is its own."""
+    asked = papers(save).get(manifest.KEY)
+    for path in sorted((save.parent / "log").glob("manifest-*.json")):
+        defined = manifest.definition(json.loads(path.read_text(encoding="utf-8")))
+        if manifest.digest(defined) == asked:
+            return defined
+    return None
+
+
+def provenance(work: Work, save: Path, data: bytes, defined: dict[str, Any]) -> dict[str, Any]:
+    """The statement that goes with the file whose bytes these are."""
+    said = papers(save)
+    times = [said.get(f"ss_training_{what}_at", "None") for what in ("started", "finished")]
+    begun, ended = (
+        None if t == "None" else datetime.fromtimestamp(float(t), UTC).isoformat(timespec="seconds") for t in times
+    )
+    name, sha256 = f"{work.place.name}.safetensors", hashlib.sha256(data).hexdigest()
+    return manifest.statement(name, sha256, tensor_hash(save), defined, begun, ended)
 
 
 def metadata(work: Work, told: dict[str, Any], choice: Choice) -> dict[str, str]:

@@ -83,6 +83,8 @@ def run(work: Work, s: Settings) -> Result:
     verdicts = Verdicts(work)
     seen = see(work, clip=not s.no_clip and len(work.set.pictures) > 1, exact=True)
     verdicts.unreadable(seen)
+    for picture, one in zip(seen.pictures, seen.looks, strict=True):
+        work.note.looked(picture, one.pixels or "", one.bits)
     decide(seen, s, verdicts)
     return Result(verdicts.summary("dedupe", len(seen.looks)), verdicts.data, verdicts.lines)
 

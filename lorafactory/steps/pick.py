@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from lorafactory import images
+from lorafactory import images, manifest
 from lorafactory.errors import InputError, Problem, SettingsError
 from lorafactory.files import write_whole
 from lorafactory.step import Result, StepSettings, Work
@@ -151,6 +151,9 @@ def run(work: Work, s: Settings) -> Result:
     write_whole(work.place.comparison / VERDICT, as_json(document))
     for role, path in zip(("chosen", "preview", "sidecar", "verdict"), outputs(work, s), strict=True):
         work.note.made(role, path)
+    work.note.derived(work.place.chosen, work.place.result / choices[0].row["save"], "chosen")
+    if (told_of := work.place.chosen.with_suffix(manifest.SUFFIX)).is_file():
+        work.note.made("provenance", told_of)
     if by_person(s):
         work.note.metric(0, AGREES, float(document["by_hand"]["agrees"]))
     return replace(result, lines=(*result.lines, *lines))

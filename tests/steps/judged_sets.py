@@ -29,6 +29,9 @@ class FakeRun:
     def note(self, image: str, sha256: str, verdict: str, rule: str, **told: Any) -> None:
         self.rows.append((image, verdict, rule, {"sha256": sha256, **told}))
 
+    def looked(self, sha256: str, pixels: str, phash: int) -> None:
+        """What a picture looks like is the record's to keep."""
+
     def verdicts(self, image: str) -> dict[str, str]:
         return {rule: verdict for name, verdict, rule, _ in self.rows if name == image}
 
