@@ -57,7 +57,7 @@ def prompts_for(
     if templates:
         known = [_words(without(caption, trigger)) for caption in captions]
         own = [_filled(text, _told(text), kind, class_, trigger) for text in templates]
-        return [replace(p, group="like") if p.trigger and any(_words(p.plain) <= k for k in known) else p for p in own]
+        return [replace(p, group="like") if p.trigger and any(_holds(k, _words(p.plain)) for k in known) else p for p in own]
     said = typical(captions, trigger)
     like = ["{trigger}", *(["{trigger}, " + said] if said else [])]
     made: list[tuple[str, Group]] = [(text, "like") for text in like]
@@ -78,8 +78,14 @@ def _told(template: str) -> Group:
     return "unlike" if tidy(template.replace("{trigger}", "")) else "like"
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"\w+", text.lower()))
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def _holds(caption: Sequence[str], words: Sequence[str]) -> bool:
+    """A caption has these words in this order, whatever else it has between them."""
+    rest = iter(caption)
+    return all(word in rest for word in words)
 
 
 def _filled(template: str, group: Group, kind: str, class_: str, trigger: str) -> Prompt:

@@ -50,6 +50,9 @@ def test_a_persons_own_prompts_replace_the_made_ones() -> None:
     own = ("{trigger}", "{trigger}, a dog", "a {class}")
     made = prompts_for(own, "person", "woman", "4nna", CAPTIONS)
     assert [(p.text, p.group) for p in made] == [("4nna", "like"), ("4nna, a dog", "unlike"), ("a woman", "without")]
+    asked = ("{trigger}, a red star", "{trigger}, a red star on blue", "{trigger}, a blue star on red")
+    found = prompts_for(asked, "object", "", "4nna", ["4nna, a large red star on plain blue"])
+    assert [p.group for p in found] == ["like", "like", "unlike"]  # a caption holds these words, in this order
     assert all(p.trigger for p in asked_of_all(["a dog", "a cat"]))
 
 

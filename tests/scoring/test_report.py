@@ -164,9 +164,7 @@ def test_scores_over_different_cells_say_so() -> None:
 def test_a_comparison_without_a_choice_is_a_page_too() -> None:
     page = Page(render(Report("x", "x", scores(bases=("pony",), saves=1, strengths=(1.0,)))))
     assert "lora pick x" in page.text and "picture" not in page.tags  # one save is no curve
-    assert (
-        "lora pick anna" in Page(render(replace(report(), verdict={}))).text
-    )  # without verdict.json
+    assert "lora pick anna" in Page(render(replace(report(), verdict={}))).text  # without verdict.json
 
 
 def test_it_is_the_same_every_time() -> None:
