@@ -268,7 +268,7 @@ def test_a_typing_error_does_not_undo_a_choice(lora, demo: Path):
 
 def test_a_pick_alone_writes_the_pages_too(lora, demo: Path):
     report, index = demo / "loras" / "demo" / "report.html", demo / "index.html"
-    assert "chosen by hand" not in report.read_text(encoding="utf-8") + index.read_text(encoding="utf-8")
+    assert "chosen by hand" not in report.read_text(encoding="utf-8")
     assert lora("pick", "demo", "--epoch", 1).code == 0
     assert "epoch 1, chosen by hand" in report.read_text(encoding="utf-8")
     assert "epoch 1, chosen by hand" in index.read_text(encoding="utf-8")
