@@ -57,7 +57,9 @@ def prompts_for(
     if templates:
         known = [_words(without(caption, trigger)) for caption in captions]
         own = [_filled(text, _told(text), kind, class_, trigger) for text in templates]
-        return [replace(p, group="like") if p.trigger and any(_holds(k, _words(p.plain)) for k in known) else p for p in own]
+        return [
+            replace(p, group="like") if p.trigger and any(_holds(k, _words(p.plain)) for k in known) else p for p in own
+        ]
     said = typical(captions, trigger)
     like = ["{trigger}", *(["{trigger}, " + said] if said else [])]
     made: list[tuple[str, Group]] = [(text, "like") for text in like]
