@@ -170,16 +170,16 @@ class Queue:
 
     def _seen_to(self) -> list[Job]:
         """Jobs that needed a person, who has seen to them: trained since, or brought more pictures."""
-        since = "lora = ? AND coalesce(ended_at, '') > ?"  # later: a worker parks a job right after its own training
         changed = []
         for job in needing_you(self.newest()):
             asked = (job.lora, job.ended_at or "")
-            made = f"SELECT 1 FROM run WHERE step IN ('train', 'pick') AND status = 'done' AND {since}"
+            # begun, not ended since: a worker parks a job right after its own training
+            made = "SELECT 1 FROM run WHERE step IN ('train', 'pick') AND status = 'done'"
+            made += " AND lora = ? AND started_at >= ?"
+            brought = """SELECT 1 FROM "drop" WHERE state = 'ingested' AND lora = ? AND coalesce(ended_at, '') >= ?"""
             if self.store.select(made, *asked):
                 changed.append(self.finish(job, "done", reason="made by hand"))
-            elif job.state == "waiting" and self.store.select(
-                f"""SELECT 1 FROM "drop" WHERE state = 'ingested' AND {since}""", *asked
-            ):
+            elif job.state == "waiting" and self.store.select(brought, *asked):
                 changed.append(self.add(job.lora))
         return changed
 
