@@ -197,7 +197,7 @@ def gates(s: Scores, y: Yardstick, limits: Thresholds) -> list[Failure]:
     found += _below("diversity", "seeds look alike", s.diversity, limits.diversity, (s.diversity_floor, y.diversity))
     if s.copies > limits.copies:
         share, most = apart(s.copies, limits.copies, "%", 0)
-        words = f"copies training pictures: {share} of what was to be something else, {most} allowed"
+        words = f"copies training pictures: {share} of the pictures that it is held against, {most} allowed"
         found.append(Failure("copies", words, s.copies - limits.copies))
     if s.artefacts > limits.artefacts:
         off, most = apart(s.artefacts, limits.artefacts, "f", 1)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -30,18 +28,8 @@ CROWDED = files.RESERVE // 2
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 MB; it is mounted, as no quota and no pretended call would stop SQLite's own writes."""
-    root = tmp_path / "disk"
-    root.mkdir()
-    mount = shutil.which("mount")
-    if sys.platform != "linux" or os.geteuid() or not mount:
-        pytest.skip("a tmpfs can only be mounted by root on Linux")
-    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", "size=64m", "tmpfs", root], check=False, capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a tmpfs is not allowed here")
-    yield root
-    subprocess.run(["umount", "-l", root], check=True)
+def disk(small_disk: Callable[[int], Path]) -> Path:
+    return small_disk(64)
 
 
 @pytest.fixture(scope="module")
