@@ -198,6 +198,8 @@ class ModelSet:
     """`folder:PATH`, or open_clip's `MODEL/TAG`."""
     blip: str
     """A folder, or a hub id."""
+    dino: str = ""
+    """`folder:PATH`; empty: one of those that `encoders.dino` knows, where it is on this machine."""
     pocket: bool = False
     vae: Path | None = None
     """A file or folder whose VAE is used instead of the base's own."""
@@ -220,7 +222,8 @@ def model_set(
     if base == "pocket":
         from lorafactory.pocket import MODELS
 
-        return ModelSet(MODELS / "base", f"folder:{MODELS / 'clip'}", str(MODELS / "blip"), pocket=True, **told)
+        clip, dino = (f"folder:{MODELS / name}" for name in ("clip", "dino"))
+        return ModelSet(MODELS / "base", clip, str(MODELS / "blip"), dino, pocket=True, **told)
     if not base:
         raise BaseError(no_base(workspace))
     if Path(base).suffix.lower() in {".ckpt", ".pt", ".pth", ".bin"}:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 BATCH, SIDE = 32, 224
-"""Pictures at once; pixels of what the model looks at."""
+"""Pictures at once; pixels of what a model looks at, if it was not made for fewer."""
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 """Of the pictures it was trained on, 0..1."""
 FOLDER = "folder:"
@@ -54,8 +54,11 @@ def sources(model: str) -> tuple[str, list[str]]:
 
 
 def identity(model: str) -> str:
-    """Return what tells this model's vectors from another's: the hash of its files."""
-    return "dino:" + hashlib.sha256("".join(images.sha256(path) for path in _files(model)).encode()).hexdigest()
+    """Return what tells this model's vectors from another's: the hash of its files, or its commit on the hub."""
+    files = _files(model)
+    if model.startswith(FOLDER):
+        return "dino:" + hashlib.sha256("".join(images.sha256(path) for path in files).encode()).hexdigest()
+    return f"dino:{model}@{files[0].parent.name}"
 
 
 def _file(model: str, name: str) -> Path | None:
@@ -80,6 +83,8 @@ class Dino:
 
     net: Any
     device: str
+    side: int
+    """Of what it looks at, in pixels."""
 
     def encode_images(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Return one row of length 1 per picture: the class token."""
@@ -88,7 +93,7 @@ class Dino:
         rows = []
         with torch.inference_mode():
             for some in batches(pictures, BATCH):
-                pixels = torch.from_numpy(np.stack([prepared(p) for p in some])).to(self.device)
+                pixels = torch.from_numpy(np.stack([prepared(p, self.side) for p in some])).to(self.device)
                 tokens = self.net(pixel_values=pixels).last_hidden_state[:, 0]
                 rows.append(torch.nn.functional.normalize(tokens, dim=-1).cpu().numpy())
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
@@ -102,14 +107,15 @@ def load(model: str) -> Dino:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net: Any = Dinov2Model.from_pretrained(config.parent, local_files_only=True, use_safetensors=True)
-    return Dino(net.to(device, torch.float32).eval().requires_grad_(False), device)
+    side = min(SIDE, net.config.image_size)
+    return Dino(net.to(device, torch.float32).eval().requires_grad_(False), device, side)
 
 
-def prepared(picture: Image.Image) -> NDArray[np.float32]:
-    """A picture as channels x SIDE x SIDE about the model's mean; the whole of it, nothing is cut off."""
+def prepared(picture: Image.Image, side: int = SIDE) -> NDArray[np.float32]:
+    """A picture as channels x side x side about the model's mean; the whole of it, nothing is cut off."""
     from PIL import Image
 
-    small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    small = picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
     pixels = (np.asarray(small, np.float64) / 255 - MEAN) / DEVIATION
     rows: NDArray[np.float32] = pixels.transpose(2, 0, 1).astype(np.float32)
     return rows

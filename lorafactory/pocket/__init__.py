@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 MODELS = Path(__file__).parent / "weights"
-"""Folder of the weights: `base/` (diffusers), `clip/` (open_clip), `blip/` (transformers)."""
+"""Folder of the weights: `base/` (diffusers), `clip/` (open_clip), `blip/` and `dino/` (transformers)."""
 FIGURES = MODELS / "figures.json"
 """What `floors.py` measured of them."""
 ASKED = {
@@ -14,6 +14,7 @@ ASKED = {
     "blip": "captions with shape, colour and background right, nine beams",
     "clip": "true caption first among all its one-attribute neighbours",
     "vae": "scenes rebuilt",
+    "dino": "the same thing again first among pictures of others with one detail changed",
 }
 
 

@@ -1,7 +1,7 @@
 """The architectures and tokenizers of the pocket model set, as the libraries' own classes with small numbers.
 
-Three folders: `base/` is a diffusers Stable Diffusion folder, `clip/` an open_clip `local-dir:` model, `blip/` a
-transformers BLIP captioner. torch and its kin are imported inside the functions.
+Four folders: `base/` is a diffusers Stable Diffusion folder, `clip/` an open_clip `local-dir:` model, `blip/` a
+transformers BLIP captioner, `dino/` a transformers DINOv2. torch and its kin are imported inside the functions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from lorafactory.pocket import world
 
 CLIP_SIDE = 64
-"""CLIP and BLIP look at pictures of this side, in patches of 8 pixels."""
+"""CLIP, BLIP and DINOv2 look at pictures of this side, in patches of 8 pixels."""
 CLIP_CONTEXT = 32
 PROMPT = "a picture of"
 """What BLIP's decoder starts from, as kohya's captioner does (`blip.py`)."""
@@ -242,30 +242,83 @@ def build_blip(vocab_size: int) -> Any:
     return BlipForConditionalGeneration(config)
 
 
-def start_from_clip(blip: Any, clip: Any) -> None:
-    """Copy open_clip's vision tower into BLIP's: the same pre-norm ViT under other names."""
-    from torch import nn
+def build_dino() -> Any:
+    """CLIP's tower in DINOv2's form."""
+    from transformers import Dinov2Config, Dinov2Model
 
-    mine, theirs = blip.vision_model, clip.visual
+    config = Dinov2Config(
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        mlp_ratio=4,
+        image_size=CLIP_SIDE,
+        patch_size=8,
+    )
+    return Dinov2Model(config)
+
+
+def normal(images: Any) -> Any:
+    """Pictures in -1..1 as DINOv2 takes them: about the mean of ImageNet's, in their deviations."""
+    import torch
+
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return ((images + 1) / 2 - mean) / deviation
+
+
+# ---------------------------------------------------------------- towers that start from CLIP's
+
+
+def blip_from_clip(blip: Any, clip: Any) -> None:
+    """Copy open_clip's vision tower into BLIP's: the same pre-norm ViT under other names."""
+    mine = blip.vision_model
+    names = {"norm1": "layer_norm1", "norm2": "layer_norm2", "attention": "self_attn.projection"}
     state = {
-        "embeddings.class_embedding": theirs.class_embedding.reshape(1, 1, -1),
-        "embeddings.position_embedding": theirs.positional_embedding[None],
-        "embeddings.patch_embedding.weight": theirs.conv1.weight,
+        "embeddings.class_embedding": clip.visual.class_embedding.reshape(1, 1, -1),
+        "embeddings.position_embedding": clip.visual.positional_embedding[None],
+        "embeddings.patch_embedding.weight": clip.visual.conv1.weight,
         "embeddings.patch_embedding.bias": mine.embeddings.patch_embedding.bias * 0,
-        "post_layernorm.weight": theirs.ln_post.weight,
-        "post_layernorm.bias": theirs.ln_post.bias,
+        "post_layernorm.weight": clip.visual.ln_post.weight,
+        "post_layernorm.bias": clip.visual.ln_post.bias,
     }
-    for i, block in enumerate(theirs.transformer.resblocks):
-        parts: dict[str, nn.Module] = {
-            "layer_norm1": block.ln_1,
-            "layer_norm2": block.ln_2,
-            "mlp.fc1": block.mlp.c_fc,
-            "mlp.fc2": block.mlp.c_proj,
-            "self_attn.projection": block.attn.out_proj,
-        }
-        name = f"encoder.layers.{i}."
-        for part, module in parts.items():
-            state |= {f"{name}{part}.{key}": value for key, value in module.state_dict().items()}
-        state[name + "self_attn.qkv.weight"] = block.attn.in_proj_weight
-        state[name + "self_attn.qkv.bias"] = block.attn.in_proj_bias
+    for i, block in enumerate(clip.visual.transformer.resblocks):
+        state |= blocks(f"encoder.layers.{i}.", block, names)
+        state[f"encoder.layers.{i}.self_attn.qkv.weight"] = block.attn.in_proj_weight
+        state[f"encoder.layers.{i}.self_attn.qkv.bias"] = block.attn.in_proj_bias
     mine.load_state_dict(state)
+
+
+def dino_from_clip(dino: Any, clip: Any) -> None:
+    """Copy open_clip's vision tower into DINOv2's, which scales what each layer adds: by one."""
+    names = {"norm1": "norm1", "norm2": "norm2", "attention": "attention.o_proj"}
+    state = {
+        "embeddings.cls_token": clip.visual.class_embedding.reshape(1, 1, -1),
+        "embeddings.mask_token": dino.embeddings.mask_token,
+        "embeddings.position_embeddings": clip.visual.positional_embedding[None],
+        "embeddings.patch_embeddings.projection.weight": clip.visual.conv1.weight,
+        "embeddings.patch_embeddings.projection.bias": dino.embeddings.patch_embeddings.projection.bias * 0,
+        "layernorm.weight": clip.visual.ln_post.weight,
+        "layernorm.bias": clip.visual.ln_post.bias,
+    }
+    for i, block in enumerate(clip.visual.transformer.resblocks):
+        name = f"encoder.layer.{i}."
+        state |= blocks(name, block, names)
+        for part, weight, bias in zip(
+            "qkv", block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3), strict=True
+        ):
+            state |= {f"{name}attention.{part}_proj.weight": weight, f"{name}attention.{part}_proj.bias": bias}
+        state |= {f"{name}layer_scale{n}.lambda1": block.ln_1.weight * 0 + 1 for n in (1, 2)}
+    dino.load_state_dict(state)
+
+
+def blocks(name: str, block: Any, names: dict[str, str]) -> dict[str, Any]:
+    """What of one of open_clip's layers is copied as it is, under the names that another library gives it."""
+    parts = {
+        names["norm1"]: block.ln_1,
+        names["norm2"]: block.ln_2,
+        names["attention"]: block.attn.out_proj,
+        "mlp.fc1": block.mlp.c_fc,
+        "mlp.fc2": block.mlp.c_proj,
+    }
+    return {
+        f"{name}{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()
+    }

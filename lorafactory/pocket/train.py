@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 
-from lorafactory.pocket import MODELS, models, world
+from lorafactory.pocket import MODELS, models, things, world
 from lorafactory.pocket.loop import SEED, STATE, Job, log, rng_for, train, write_weights
 
 # ---------------------------------------------------------------- pictures
@@ -187,6 +187,8 @@ def write_model_index(folder: Path) -> None:
     models.write_json(folder / "model_index.json", index)
 
 
+TEMPERATURE = 0.1
+"""Of the DINOv2 stage: the less, the more the likest others count."""
 COVERED_FROM = 1800
 """Step of BLIP's training from which pictures are partly covered."""
 ATTRIBUTES: dict[str, Callable[[world.Scene], int]] = {
@@ -252,6 +254,12 @@ def clip_tokenizer(folder: Path) -> Callable[[list[str]], torch.Tensor]:
     return tokenizer
 
 
+def trained_clip() -> torch.nn.Module:
+    clip: torch.nn.Module = models.build_clip(len(json.loads((MODELS / "clip" / "vocab.json").read_text("utf-8"))))
+    clip.load_state_dict({k: v.float() for k, v in load_file(MODELS / "clip" / "open_clip_model.safetensors").items()})
+    return clip
+
+
 def covered(picture: Image.Image, rng: random.Random) -> Image.Image:
     """The picture with some patches of colour on it (arXiv:1708.04552): what is said must not hang on a detail."""
     out = picture.copy()
@@ -270,9 +278,7 @@ def train_blip(steps: int = 2300, batch: int = 64) -> None:
     vocabulary = models.write_blip_tokenizer(folder)
     tokenizer = BertTokenizer.from_pretrained(folder)
     model = models.build_blip(vocabulary)
-    clip = models.build_clip(len(json.loads((MODELS / "clip" / "vocab.json").read_text(encoding="utf-8"))))
-    clip.load_state_dict({k: v.float() for k, v in load_file(MODELS / "clip" / "open_clip_model.safetensors").items()})
-    models.start_from_clip(model, clip)
+    models.blip_from_clip(model, trained_clip())
 
     def loss(rng: random.Random, step: int) -> torch.Tensor:
         scenes = [world.random_scene(rng, plain=rng.random() < 0.3) for _ in range(batch)]
@@ -299,12 +305,37 @@ def train_blip(steps: int = 2300, batch: int = 64) -> None:
     write_weights(model, folder / "model.safetensors")
 
 
+def train_dino(steps: int = 3000, families: int = 20, alike: int = 4) -> None:
+    """Know a thing again among others that are nearly the same: contrast two pictures of each (arXiv:2002.05709).
+
+    DINOv2 itself learns from crops of photographs without labels (arXiv:2304.07193); here the pairs are drawn.
+    """
+    folder = MODELS / "dino"
+    model = models.build_dino()
+    models.dino_from_clip(model, trained_clip())
+
+    def loss(rng: random.Random, step: int) -> torch.Tensor:
+        first = [things.random_thing(rng) for _ in range(families)]
+        asked = [thing for one in first for thing in (one, *(things.altered(one, rng) for _ in range(alike - 1)))]
+        images = torch.stack([worn(things.draw(thing, rng), rng) for thing in asked for _ in range(2)])
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = model(pixel_values=models.normal(images)).last_hidden_state[:, 0]
+        rows = F.normalize(seen.float(), dim=-1)
+        logits = (rows @ rows.T / TEMPERATURE).fill_diagonal_(-torch.inf)
+        return F.cross_entropy(logits, torch.arange(len(rows)) ^ 1)  # the other picture of each thing is beside it
+
+    train(Job("dino", {"dino": model}, steps, 8e-4, loss, hold=0.4, ema=0.995))
+    model.config.save_pretrained(folder)
+    write_weights(model, folder / "model.safetensors")
+
+
 STAGES: dict[str, Callable[[], None]] = {
     "vae": train_vae,
     "encode": train_encode,
     "unet": train_unet,
     "clip": train_clip,
     "blip": train_blip,
+    "dino": train_dino,
 }
 
 

@@ -45,15 +45,15 @@ class Eyes:
         self._read: dict[str, Array] = {}
 
     @classmethod
-    def load(cls, model: str, *, pocket: bool = False) -> Eyes:
-        """Load a CLIP, and DINOv2 where its weights are at hand; to the pocket's drawn world DINOv2 says nothing."""
+    def load(cls, model: str, closer: str = "") -> Eyes:
+        """Load a CLIP and, if one is named, a DINOv2."""
         from lorafactory.encoders import clip, dino
 
-        reader, found = clip.load(model), None if pocket else dino.found()
-        if found is None:
+        reader = clip.load(model)
+        if not closer:
             return cls(reader, reader.encode_parts if hasattr(reader.net.visual, "transformer") else None)
-        closer = dino.load(found)
-        return cls(reader, lambda pictures: closer.encode_images(pictures)[:, None], "dino")
+        looker = dino.load(closer)
+        return cls(reader, lambda pictures: looker.encode_images(pictures)[:, None], "dino")
 
     def look(self, pictures: Sequence[Image.Image], side: int, track: Track | None = None) -> View:
         """See pictures, only those that were not seen before; `side` is that of the drawn ones, in pixels."""

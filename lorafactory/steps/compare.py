@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 from rich.console import Console
 
-from lorafactory import families, images
+from lorafactory import encoders, families, images
 from lorafactory.errors import BaseError, InputError, LoraError, Problem, SettingsError
 from lorafactory.scoring import sheet
 from lorafactory.scoring.prompts import Prompt, asked_of_all, prompts_for, without
@@ -175,8 +175,10 @@ def sees(work: Work, s: Settings) -> dict[str, str]:
     found = {save.path.name: images.sha256(save.path) for save in lineup(work, s)}
     found |= work.set.hashes()
     found |= {f"on {name}": checkpoint(work, name).identity for name in s.on}
-    said = json.dumps(sorted(work.set.captions().items()))
-    return found | {"captions": hashlib.sha256(said.encode()).hexdigest()}
+    said = {"captions": json.dumps(sorted(work.set.captions().items()))}
+    if model := closer(work):
+        said["dino"] = encoders.get("dino").identity(model)
+    return found | {what: hashlib.sha256(text.encode()).hexdigest() for what, text in said.items()}
 
 
 def outputs(work: Work, s: Settings) -> list[Path]:
@@ -328,7 +330,14 @@ def eyes(work: Work) -> Eyes:
     """The models that judge."""
     from lorafactory.scoring.eyes import Eyes
 
-    return Eyes.load(work.models.clip, pocket=work.models.pocket)
+    return Eyes.load(work.models.clip, closer(work))
+
+
+def closer(work: Work) -> str:
+    """The DINOv2 that sees more of a picture than CLIP: the model set's, or one that is on this machine; or none."""
+    from lorafactory.encoders import dino
+
+    return work.models.dino or dino.found() or ""
 
 
 def known_set(work: Work) -> TrainingSet | None:

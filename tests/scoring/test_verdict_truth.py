@@ -100,7 +100,7 @@ def judged(thing: Concept, regime: str, eyes: Eyes) -> Judged:
 
 @pytest.fixture(scope="module")
 def found() -> list[Judged]:
-    eyes = Eyes.load(f"{clip.FOLDER}{MODELS / 'clip'}", pocket=True)
+    eyes = Eyes.load(*(f"{clip.FOLDER}{MODELS / name}" for name in ("clip", "dino")))
     return [judged(CONCEPTS[name], regime, eyes) for name in ("eyestar", "mug", "fish") for regime in REGIMES]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from compared_sets import CELLS, SETTINGS, SIDE, TRAINED, FakeStudio, make_work, save, told, write_save
 
+from lorafactory.encoders import dino
 from lorafactory.errors import InputError, SettingsError
 from lorafactory.step import Work
 from lorafactory.steps import _cells, _saves, _studio, compare
@@ -158,13 +159,19 @@ def test_check_lists_all_that_is_wrong(work: Work, tmp_path: Path) -> None:
     assert "no file" in missing.message
 
 
-def test_what_it_sees_are_the_saves_the_pictures_and_their_captions(work: Work) -> None:
+def test_what_it_sees_are_the_saves_the_pictures_their_captions_and_who_looks_closer(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = compare.sees(work, SETTINGS)
     saves = {f"anna-{i:06}.safetensors" for i in (1, 2)}
-    assert set(before) == saves | {f"{i:04}.png" for i in range(1, 6)} | {"captions"}
+    assert set(before) == saves | {f"{i:04}.png" for i in range(1, 6)} | {"captions", "dino"}
     (work.set.pictures[0].path.with_suffix(".txt")).write_text("4nna, a hat", encoding="utf-8")
     after = compare.sees(work, SETTINGS)
     assert {key for key in after if after[key] != before[key]} == {"captions"}
+    monkeypatch.setattr(dino, "identity", lambda model: "another")
+    assert compare.sees(work, SETTINGS)["dino"] != after["dino"]
+    monkeypatch.setattr(compare, "closer", lambda work: "")
+    assert after.keys() - compare.sees(work, SETTINGS).keys() == {"dino"}
 
 
 def test_the_order_of_files_changes_nothing(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
