@@ -12,8 +12,8 @@ For example:
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from lorafactory.errors import InputError, SettingsError
 from lorafactory.files import write_whole
 from lorafactory.options import workspace_option
 from lorafactory.recipe import Header, Recipe
-from lorafactory.recipe_formats import Reading, kohya
+from lorafactory.recipe_formats import Line, Reading, kohya
 from lorafactory.training import optimizers
 from lorafactory.workspace import LoraDir, Workspace, find_workspace, safe_name
 
@@ -89,11 +89,20 @@ def accept(key: str, value: Any) -> Any:
 
 
 def receipt(reading: Reading) -> list[str]:
-    """A line for every field, in the order of the verdicts, then one that counts them."""
-    lines = sorted(reading.lines.values(), key=lambda line: recipe_formats.VERDICTS.index(line.verdict))
-    counts = Counter(line.verdict for line in lines)
-    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in recipe_formats.VERDICTS)
-    return [*map(str, lines), f"{reading.source}: {told}"]
+    """Every field, in the order of the verdicts: a line each, or one for all that are inert for the same reason."""
+    by_verdict: dict[str, list[Line]] = {verdict: [] for verdict in recipe_formats.VERDICTS}
+    for line in reading.lines.values():
+        by_verdict[line.verdict].append(line)
+    told: list[str] = []
+    for verdict, lines in by_verdict.items():
+        if verdict != "inert":
+            told += map(str, lines)
+            continue
+        for why, alike in groupby(sorted(lines, key=lambda line: line.why), lambda line: line.why):
+            names = (line.field.name if why in ("not set", "off") else line.said for line in alike)
+            told.append(recipe_formats.printable(f"{verdict:10} {why}: {', '.join(names)}"))
+    counts = ", ".join(f"{len(lines)} {verdict}" for verdict, lines in by_verdict.items())
+    return [*told, f"{reading.source}: {counts}"]
 
 
 def text_of(reading: Reading, file: Path) -> str:

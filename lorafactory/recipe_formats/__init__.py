@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from lorafactory.errors import InputError
-from lorafactory.recipe_formats._receipt import VERDICTS, Accept, Field, Reading, printable
+from lorafactory.recipe_formats._receipt import VERDICTS, Accept, Field, Line, Reading, printable
 from lorafactory.recipe_formats._vocabulary import translate
 
-__all__ = ["VERDICTS", "Accept", "Format", "Reading", "get", "names", "parse", "printable", "read"]
+__all__ = ["VERDICTS", "Accept", "Format", "Line", "Reading", "get", "names", "parse", "printable", "read"]
 PROSE = re.compile(r'\s-->[^"\n]*$', re.M)
 """What a person wrote behind a value, as in articles."""
 LARGEST = 10_000_000

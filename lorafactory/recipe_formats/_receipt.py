@@ -131,8 +131,9 @@ class Reading:
     def suppose(self, defaults: Mapping[str, Any]) -> None:
         """Take that tool's own defaults for what the file does not say."""
         for name, value in defaults.items():
-            if not (name in self.fields and self.fields[name].set):
-                self.fields[name] = Field(name, value, supposed=True)
+            given = self.fields.get(name, Field(name, None))
+            if not given.set:
+                self.fields[name] = Field(given.name, value, supposed=True)
 
     def value(self, name: str) -> Any:
         """What a field holds; None if it is not there or left empty."""
@@ -187,7 +188,8 @@ class Reading:
 
     def _close(self, verdict: Verdict, name: str, why: str) -> None:
         if name in self.fields and name not in self.lines:
-            self.lines[name] = Line(verdict, self.fields[name], why=why)
+            field = self.fields[name]
+            self.lines[name] = Line(verdict, field, why=why) if field.set else Line("inert", field, why="not set")
 
     def count(self, verdict: Verdict) -> int:
         return sum(line.verdict == verdict for line in self.lines.values())

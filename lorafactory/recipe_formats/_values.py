@@ -102,4 +102,9 @@ def renamed(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Fiel
 def listed(data: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     """The tables of a list of tables; none where it is something else."""
     held = data.get(key)
-    return [one for one in held if isinstance(one, Mapping)] if isinstance(held, list) else []
+    return held if isinstance(held, list) and all(isinstance(one, Mapping) for one in held) else []
+
+
+def without(data: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """All but lists of tables of these names."""
+    return {key: value for key, value in data.items() if not (key in keys and listed(data, key))}

@@ -68,7 +68,10 @@ INERT = {
         num_cpu_threads_per_process lowram lowvram highvram vae_batch_size num_processes num_machines ddp_timeout
         main_process_port extra_accelerate_launch_args dynamo_backend dynamo_mode dynamo_use_dynamic
         dynamo_use_fullgraph ddp_gradient_as_bucket_view ddp_static_graph train_device temp_device
-        dataloader_threads caching_threads async_offloading enable_autocast_cache""",
+        dataloader_threads caching_threads async_offloading enable_autocast_cache prefetch_next_batch
+        fused_gradient_reduce async_gradient_reduce async_gradient_reduce_buffer gradient_reduce_precision
+        device_indexes fallback_train_dtype""",
+    "the base tells": "sdxl model_type",
     "state is always kept here, to go on from": """save_state save_state_on_train_end save_state_to_huggingface
         save_last_n_epochs_state save_last_n_steps_state backup_after backup_after_unit rolling_backup
         rolling_backup_count continue_last_backup""",
@@ -76,7 +79,11 @@ INERT = {
         wandb_run_name no_metadata async_upload huggingface_repo_id huggingface_repo_type huggingface_repo_visibility
         huggingface_path_in_repo debug_dataset console_log_level sample_sampler caption_extension __version tensorboard
         tensorboard_port tensorboard_expose tensorboard_always_on clear_cache_before_training latent_caching
-        image_caching text_caching engine img_count""",
+        image_caching text_caching engine img_count debug_mode samples_to_tensorboard non_ema_sampling sample_skip_first
+        sample_image_format sample_video_format sample_audio_format backup_before_save save_skip_first
+        save_filename_prefix include_train_config validation validate_after validate_after_unit prevent_overwrites
+        latent_caching_epochs use_wandb only_cache bundle_additional_embeddings name version author description
+        tag_occurrence_txt_file sort_tag_occurrence_alphabetically save_json_only""",
     "has no effect there either": "stop_text_encoder_training stop_text_encoder_training_pct no_token_padding",
 }
 REFUSED = {
@@ -95,7 +102,13 @@ REFUSED = {
     "sd_model_name": "name your own: --base PART_OF_ITS_NAME",
     "base_model": "name your own: --base PART_OF_ITS_NAME",
     "perturbation_noise_weight": "it is in the target too there: not the same as ip_noise_gamma",
-    "stop_training_after": "the text encoder is trained to the end here",
+    "text_encoder.stop_training_after": "the text encoder is trained to the end here",
+    "text_encoder_2.stop_training_after": "the text encoder is trained to the end here",
+    "layer_filter": "attention with its projections, or everything: nothing between",
+    "preset": "attention with its projections, or everything: nothing between",
+    "sample_after": "counted in minutes there: train.sample_every_epochs",
+    "lr_scheduler_type": "no class is imported here; the course is what lr_scheduler says",
+    "lr_scheduler_args": "of lr_scheduler_type, which is not taken over",
     "unmasked_weight": "grey in a mask says it here",
     "train_dtype": "one precision for all that is frozen: that of the UNet",
     "text_encoder.weight_dtype": "one precision for all that is frozen: that of the UNet",
@@ -137,15 +150,14 @@ def translate(r: Reading) -> None:
             r.take(name, name.removeprefix(OWN))  # in place of what stands for it in sd-scripts' words
     for name, given in r.fields.items():
         twin, late, _ = name.partition("#")
-        if not given.set:
-            r.inert(name, "not set")
+        if given.is_secret:
+            r.refuse(name, "a secret stays where it is")
+        elif given.is_place and given.set:
+            r.refuse(name, REFUSED.get(name, "a place on another machine"))
         elif late and twin in r.fields:
             same = given.value == r.fields[twin].value
-            (r.inert if same else r.refuse)(name, f"{r.fields[twin].name} {'says so too' if same else 'counts'}")
-        elif given.is_secret:
-            r.refuse(name, "a secret stays where it is")
-        elif given.is_place:
-            r.refuse(name, REFUSED.get(name, "a place on another machine"))
+            told = given.inert or f"{r.fields[twin].name} {'says so too' if same else 'counts'}"
+            (r.inert if same or given.inert else r.refuse)(name, told)
         elif given.inert or name in _REASONS:
             r.inert(name, given.inert or _REASONS[name])
         elif given.off:

@@ -7,10 +7,10 @@ from typing import Any
 
 from lorafactory.recipe_formats import read
 from lorafactory.recipe_formats._defaults import DATASET, TRAINING, defaults
-from lorafactory.recipe_formats._network import BLOCKS, CONVOLUTIONS
+from lorafactory.recipe_formats._network import BLOCKS, CONVOLUTIONS, CONVOLVED, DROPOUTS, DROPS
 from lorafactory.recipe_formats._network import TABLE as NETWORK
 from lorafactory.recipe_formats._receipt import OWN, Accept, Field
-from lorafactory.recipe_formats._values import add, leaves, listed
+from lorafactory.recipe_formats._values import add, leaves, listed, without
 from lorafactory.recipe_formats._vocabulary import TABLE
 
 __all__ = ["GENERAL", "NAME", "claims", "defaults", "fields", "write"]
@@ -35,16 +35,17 @@ def fields(data: Mapping[str, Any]) -> dict[str, Field]:
         for j, subset in enumerate(listed(one, "subsets")):
             enter(found, subset, f"datasets.{i}.subsets.{j}.")
     for i, one in enumerate(sets):
-        enter(found, {k: v for k, v in one.items() if k != "subsets"}, f"datasets.{i}.")
-    enter(found, {k: v for k, v in data.items() if k not in ("datasets", "lorafactory")})
-    for key, value in both(data.get("lorafactory")):
+        enter(found, without(one, "subsets"), f"datasets.{i}.")
+    own = data.get("lorafactory")
+    enter(found, {k: v for k, v in without(data, "datasets").items() if not (v is own and isinstance(own, Mapping))})
+    for key, value in both(own if isinstance(own, Mapping) else {}):
         found[f"{OWN}{key}"] = Field(f"lorafactory.{key}", value)
     return found
 
 
-def both(own: Any) -> Iterator[tuple[str, Any]]:
+def both(own: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Our own keys, by table and name; a value may be a table itself."""
-    for key, value in own.items() if isinstance(own, Mapping) else ():
+    for key, value in own.items():
         if isinstance(value, Mapping):
             yield from ((f"{key}.{name}", held) for name, held in value.items())
         else:
@@ -58,11 +59,22 @@ def enter(found: dict[str, Field], table: Mapping[str, Any], path: str = "") -> 
 
 # ---------------------------------------------------------------- writing
 
-SETTLED = {"sdpa": True, "enable_bucket": True, "caption_extension": ".txt", "save_model_as": "safetensors"}
+SETTLED = {
+    "sdpa": True, "enable_bucket": True, "caption_extension": ".txt", "save_model_as": "safetensors",
+    "no_half_vae": True,
+}  # fmt: skip
 """What is always so here, and is not there unless it is said."""
-NEVER_LEFT_OUT = {*DATASET, *TRAINING, "max_train_epochs", "keep_tokens_separator"}
+NEVER_LEFT_OUT = {*DATASET, *TRAINING, "max_train_epochs", "keep_tokens_separator", "secondary_separator", "seed"}
 """Arguments whose default is another there."""
-LYCORIS = {"loha": ("algo=loha",), "lokr": ("algo=lokr",), "dora": ("algo=locon", "dora_wd=True", "preset=attn-mlp")}
+LYCORIS = {
+    "loha": ("algo=loha",), "lokr": ("algo=lokr",), "dora": ("algo=locon", "dora_wd=True", "preset=attn-mlp"),
+}  # fmt: skip
+HANDED = {
+    "networks.lora": ("rank_dropout", "module_dropout", "block_lr_zero_threshold", *BLOCKS),
+    "networks.dylora": ("unit",),
+    "lycoris.kohya": ("rank_dropout", "module_dropout", "factor", "decompose_both"),
+}
+"""What a module takes of its own."""
 OURS = {
     "adafactor": {"scale_parameter": False, "relative_step": False, "warmup_init": False},
     "prodigy": {"safeguard_warmup": True, "use_bias_correction": True},
@@ -87,6 +99,11 @@ def write(train: Mapping[str, Any], usual: Mapping[str, Any], accept: Accept) ->
     args["save_precision"] = "float" if train["save_dtype"] == "fp32" else train["save_dtype"]
     args["gradient_checkpointing"] = bool(train["gradient_checkpointing"])
     args["cache_latents"] = not train["random_crop"]
+    if not train["save_every_steps"]:
+        args["save_every_n_epochs"] = train["save_every_epochs"]
+    if not train["noise_offset"]:
+        args.pop("adaptive_noise_scale", None)  # it refuses one without the other
+    args.pop("scale_v_pred_loss_like_noise_pred", None)  # and this, for bases that predict noise
     if train["warmup"] >= 1:
         args["lr_warmup_steps"] = int(train["warmup"])  # a float is a share there, however large
     if train["shuffle_captions"] or train["tag_dropout"]:
@@ -108,28 +125,28 @@ def optimizer(train: Mapping[str, Any]) -> dict[str, Any]:
     """`auto` is 8-bit AdamW on the cards that sd-scripts is for. A warm-up is no part of its constant schedule."""
     named = "adamw8bit" if train["optimizer"] == "auto" else train["optimizer"]
     args = {**OURS.get(named, {}), **train["optimizer_args"]}
-    handed = [f"{key}={spelled(value)}" for key, value in args.items()]
+    handed = [f"{key}={literally(value)}" for key, value in args.items()]
     warm = train["scheduler"] == "constant" and train["warmup"]
     told = {"optimizer_type": named, "lr_scheduler": "constant_with_warmup" if warm else train["scheduler"]}
     return {**told, "optimizer_args": handed} if handed else told
 
 
+def literally(value: Any) -> str:
+    """As Python spells it, for it is read as that there; a list without blanks and brackets."""
+    return ",".join(map(repr, [*value, ""])).removesuffix("''") if isinstance(value, list) else repr(value)
+
+
 def network(train: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
     """The module, the arguments that are sd-scripts' own, and those that it hands on to the module."""
-    kind = train["network"]
-    told: dict[str, Any] = {"network_module": "lycoris.kohya" if kind in LYCORIS else "networks.lora"}
-    if kind == "dylora":
-        told["network_module"] = "networks.dylora"
-    convolved = CONVOLUTIONS[:2] if kind in ("locon", "loha", "lokr") else ()
-    handed = list(LYCORIS.get(kind, ()))
-    for name, key in {**NETWORK, **{name: f"train.{name}" for name in BLOCKS}}.items():
-        value, common = train[key.removeprefix("train.")], usual[key.removeprefix("train.")]
-        if name in ("network_dim", "network_alpha", "network_dropout"):
-            told[name] = value
-        elif name in convolved or value != common:
-            handed.append(f"{name}={spelled(value)}")
+    kind, convolved = train["network"], train["network"] in CONVOLVED and train["conv_rank"]
+    module = "networks.dylora" if kind == "dylora" else "lycoris.kohya" if kind in LYCORIS else "networks.lora"
+    handed = [*LYCORIS.get(kind, ()), *(() if convolved or kind not in ("loha", "lokr") else ("preset=attn-mlp",))]
+    table = {**NETWORK, **{name: f"train.{name}" for name in BLOCKS}}
+    for name in (*(CONVOLUTIONS[:2] if convolved else ()), *HANDED[module]):
+        value, common = (values[table[name].removeprefix("train.")] for values in (train, usual))
+        unable = name in DROPS and name not in DROPOUTS.get(kind, DROPS)
+        if name in CONVOLUTIONS[:2] or (value != common and not unable):
+            handed.append(f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}")
+    own = {name: train[table[name].removeprefix("train.")] for name in ("network_dim", "network_alpha")}
+    told = {"network_module": module, **own, "network_dropout": train["dropout"]}
     return {**told, "network_args": handed} if handed else told
-
-
-def spelled(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

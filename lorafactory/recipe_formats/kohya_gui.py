@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lorafactory.recipe_formats._receipt import Field
@@ -46,12 +47,19 @@ def fields(data: Mapping[str, Any]) -> dict[str, Field]:
     """The warm-up is percent of the steps; additional_parameters are options, one field each."""
     counts = [second if Field("", data.get(first)).off else first for first, second in RIVALS]
     ordered = {**{key: data[key] for key in counts if key in data}, **data}
-    found = renamed({key: value for key, value in ordered.items() if key != "additional_parameters"}, NAMES)
+    more = data.get("additional_parameters")
+    found = renamed({k: v for k, v in ordered.items() if not (v is more and isinstance(more, str) and more)}, NAMES)
     percent = number(data.get("lr_warmup"))
     if "lr_warmup" in counts and percent:
         convert(found, "lr_warmup_steps", percent / 100, "percent of the steps, a share here")
-    for option, value in options(data.get("additional_parameters")).items():
-        add(found, NAMES.get(option, option), f"additional_parameters --{option}", value)
+    for first, _ in RIVALS:
+        if (late := f"{first}#2") in found:
+            found[late] = replace(found[late], inert=f"{found[first].name} counts")
+    for option, value in options(more).items():
+        name = NAMES.get(option, option)
+        if (before := found.pop(name, None)) is not None:
+            found[f"{name}#before"] = replace(before, inert="additional_parameters say it too, and count")
+        add(found, name, f"additional_parameters --{option}", value)
     return found
 
 
@@ -75,4 +83,5 @@ def options(text: Any) -> dict[str, Any]:
 def defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     """The GUI's own; as many cycles as epochs; and a text encoder without a rate beside the UNet's is not trained."""
     silent = {} if Field("", data.get("unet_lr")).off else {"text_encoder_lr": 0}
-    return {**DEFAULTS, "lr_scheduler_num_cycles": data.get("epoch", 1), **silent}
+    convolved = {} if data.get("LoRA_type", "Standard") == "Standard" else {"conv_dim": 1, "conv_alpha": 1}
+    return {**DEFAULTS, "lr_scheduler_num_cycles": data.get("epoch", 1), **convolved, **silent}

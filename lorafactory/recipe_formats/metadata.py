@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorafactory.recipe_formats._receipt import Field
-from lorafactory.recipe_formats._values import add, leaves, listed
+from lorafactory.recipe_formats._values import add, leaves, listed, without
 
 NAME = "metadata of a LoRA file"
 GENERAL = False
@@ -25,6 +25,7 @@ ABOUT = re.compile(
     r"|total_batch_size|epoch|steps|tag_\w+|bucket_info|\w+_dirs|\w*hash|vae_\w+|base_model_version|validation_\w+)$"
 )
 """What tells of that run and its pictures, and is no setting."""
+OF_THAT_RUN = "tells of that run and its pictures"
 
 
 def claims(data: Mapping[str, Any]) -> bool:
@@ -43,7 +44,7 @@ def fields(data: Mapping[str, Any]) -> dict[str, Field]:
         elif name in ("datasets", "dataset_dirs"):
             sets(found, key, value)
         elif ABOUT.search(str(key)):
-            found[f"(label) {key}"] = Field(str(key), text, inert="tells of that run and its pictures")
+            found[f"(label) {key}"] = Field(str(key), text, inert=OF_THAT_RUN)
         else:
             add(found, NAMES.get(name, name), str(key), value)
     if not any(str(key).startswith("lora_te") for key in data):
@@ -72,8 +73,13 @@ def optimizer(found: dict[str, Field], text: str) -> None:
 def sets(found: dict[str, Field], key: str, value: Any) -> None:
     """The datasets of a run that had their TOML, or its folders with their repeats."""
     tables = listed({"it": value}, "it") if isinstance(value, list) else [value] if isinstance(value, Mapping) else []
+    if not tables:
+        found[f"(label) {key}"] = Field(key, value, inert=OF_THAT_RUN)
     for i, table in enumerate(tables):
-        for name, path, held in leaves({k: v for k, v in table.items() if k not in ("subsets", "tag_frequency")}):
+        if "tag_frequency" in table:
+            told = f"{key}.{i}.tag_frequency"
+            found[f"(label) {told}"] = Field(told, table["tag_frequency"], inert=OF_THAT_RUN)
+        for name, path, held in leaves({k: v for k, v in without(table, "subsets").items() if k != "tag_frequency"}):
             add(found, NAMES.get(name, name), f"{key}.{i}.{path}", held)
         for j, subset in enumerate(listed(table, "subsets")):
             for name, path, held in leaves(subset):

@@ -13,6 +13,7 @@ from drawn import draw_all, files_of
 
 from lorafactory import exports
 from lorafactory.dataset import read_set
+from tests.recipe_formats.sdscripts import wrong_dataset
 
 FORMS = exports.names()
 
@@ -98,6 +99,7 @@ def test_what_the_other_tools_read(lora, anna: Path):
     assert all(Path(c["path"]).is_dir() for c in concepts)
     assert not Path("onetrainer/reg").exists()
     dataset = tomllib.loads(Path("sdscripts/dataset.toml").read_text(encoding="utf-8"))
+    assert wrong_dataset(dataset) == []
     subsets = dataset["datasets"][0]["subsets"]
     assert [(s["num_repeats"], s["class_tokens"], s.get("is_reg", False)) for s in subsets] == [
         (10, "anna", False),

@@ -50,7 +50,7 @@ def test_without_a_recipe_it_is_portrait_and_lorafactory_toml_wins(lora, space: 
 def test_read_is_a_receipt_and_keeps_nothing(lora, space: Path):
     said = lora("recipe", "read", FILES / "civitai.json")
     assert said.code == 0
-    assert "train.lr = 0.0004" in said.out
+    assert "train.lr = 1.0" in said.out
     assert said.out.splitlines()[-1].startswith("Civitai trainer JSON: ")
     assert not space.exists()
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import struct
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lorafactory import recipe_formats
+from lorafactory import networks, recipe_formats, settings
 from lorafactory.commands.recipe import accept
 from lorafactory.errors import InputError
-from lorafactory.recipe_formats import Reading
+from lorafactory.recipe_formats import Reading, _network
 from lorafactory.recipe_formats._values import leaves
+from lorafactory.steps.train import Settings
+from lorafactory.training import optimizers
+from lorafactory.training import plan as planned
 
 HERE = Path(__file__).parent
 FILES = sorted(path for path in HERE.iterdir() if path.suffix in (".json", ".toml"))
@@ -40,6 +44,20 @@ def test_there_is_a_file_of_every_format():
     assert {read(path.name).source for path in FILES} == {
         recipe_formats.get(name).NAME for name in recipe_formats.names() if name != "metadata"
     }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_what_was_read_can_be_trained(path: Path):
+    """What does not go together here is refused in the receipt, not when `make` begins."""
+    train = Settings.model_validate(read(path.name).tables["train"])
+    assert planned.check(train) + networks.check(train) + optimizers.check_rates(train) == []
+
+
+def test_a_kind_that_lacks_a_dropout_is_told_of_as_the_kinds_themselves_do():
+    names = {"network_dropout": "dropout"}
+    for kind in networks.names():
+        able = tuple(names.get(name, name) for name in _network.DROPOUTS.get(kind, _network.DROPS))
+        assert able == networks.get(kind).DROPOUTS
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -133,10 +151,23 @@ def test_civitai_s_json_with_prose():
         "weight_decay": 0.5, "decouple": True, "betas": [0.9, 0.99], "use_bias_correction": False,
         "safeguard_warmup": False,
     }  # fmt: skip
-    assert (train["lr"], train["text_encoder_lr"], train["epochs"], train["noise_offset"]) == (4e-4, 4e-5, 16, 0.1)
+    assert (train["lr"], train["text_encoder_lr"], train["epochs"], train["noise_offset"]) == (1, 1, 16, 0.1)
     assert found.tables["repeats"] == {"policy": "12"}
     assert "targetSteps" in why(found, "inert")
     assert found.count("refused") == 0
+
+
+def test_the_json_of_seed_003_is_the_recipe_civitai():
+    """Prose around it and behind a value; the recipe says the same but for its repeats, which are 12 for 32 of them."""
+    found = read("civitai_003.json")
+    assert (found.count("refused"), found.tables["repeats"]) == (0, {"policy": "12"})
+    told = {**found.tables["train"], "optimizer": "auto"}  # 8-bit AdamW, where there is a card for it
+    recipe = tomllib.loads(settings.recipe_path("civitai").read_text(encoding="utf-8"))
+    shipped = tomllib.loads(settings.recipe_path("default").read_text(encoding="utf-8"))["sdxl"]["train"]
+    named = {**shipped, **recipe["train"]}
+    assert Settings.model_validate(told) == Settings.model_validate(
+        {**named, "max_bucket": Settings().max_bucket}  # the site does not say it
+    )
 
 
 def test_civitai_s_newer_engine():
@@ -155,7 +186,7 @@ def test_onetrainer_s_json():
     found = read("onetrainer.json")
     train = found.tables["train"]
     assert (train["rank"], train["alpha"], train["epochs"], train["batch"]) == (64, 1, 100, 4)
-    assert (train["network"], train["dropout"], train["quantize"]) == ("dora", 0.05, "4bit")
+    assert (train["network"], train["quantize"]) == ("dora", "4bit")
     assert (train["scheduler"], train["cycles"], train["warmup"]) == ("cosine_with_restarts", 2, 0.1)
     assert (train["text_encoder_lr"], train["text_encoder_2_lr"], train["ema"]) == (0, 0, True)
     assert (train["min_snr_gamma"], train["min_timestep"], train["save_every_steps"]) == (5, 100, 500)
@@ -166,8 +197,59 @@ def test_onetrainer_s_json():
     assert (train["shuffle_captions"], train["keep_tokens"]) == (True, 1)
     refused = why(found, "refused")
     assert "target" in refused["perturbation_noise_weight"]
-    assert {"optimizer.amsgrad", "workspace_dir", "concepts.0.path", "secrets.huggingface_token"} <= refused.keys()
+    assert refused["dropout_probability"] == "not with network dora here"
+    assert "not of this optimizer" in why(found, "inert")["optimizer.amsgrad"]
+    assert {"workspace_dir", "concepts.0.path", "secrets.huggingface_token"} <= refused.keys()
     assert {"lora_alpha", "epochs"} & why(found, "supposed").keys() or "max_train_epochs" in why(found, "supposed")
+
+
+def test_onetrainer_s_older_flat_json():
+    """One table, an optimizer that is a word, a precision for all; it trained attention alone."""
+    found = read("onetrainer_flat.json")
+    train = found.tables["train"]
+    assert (train["network"], train["rank"], train["alpha"], train["epochs"]) == ("lora", 16, 1, 60)
+    assert (train["optimizer"], train["optimizer_args"], train["lr"]) == ("adamw8bit", {"weight_decay": 0.02}, 2e-4)
+    assert (train["text_encoder_lr"], train["dtype"], train["resolution"]) == (1e-4, "fp16", 1024)
+    assert train["save_every_epochs"] == 10
+    assert set(why(found, "refused")) == {
+        "workspace_dir", "output_model_destination", "concept_file_name", "train_text_encoder_epochs", "sample_after",
+    }  # fmt: skip
+    assert why(found, "inert")["train_unet_epochs"] == "no sooner than the end"
+
+
+@pytest.mark.parametrize(
+    ("told", "network"),
+    [
+        ({}, {"network": "locon", "rank": 16, "conv_rank": 16, "conv_alpha": 1}),
+        ({"layer_filter_preset": "attn-mlp", "layer_filter": "attentions"}, {"network": "lora", "rank": 16}),
+        ({"peft_type": "LOHA", "lora_rank": 4}, {"network": "loha", "rank": 4, "conv_rank": 4, "conv_alpha": 1}),
+        (
+            {"peft_type": "LOKR", "lokr_dim": 8, "lokr_decompose_factor": 4, "layer_filter_preset": "attn-mlp"},
+            {"network": "lokr", "rank": 8, "lokr_factor": 4, "conv_rank": 0},
+        ),
+    ],
+)
+def test_onetrainer_trains_all_layers_unless_it_is_told_which(told: dict[str, Any], network: dict[str, Any]):
+    found = recipe_formats.read({"training_method": "LORA", **told}, accept)
+    assert found.tables["train"].items() >= {**network, "alpha": 1}.items()
+    assert found.count("refused") == 0
+
+
+def test_all_that_onetrainer_saves_is_of_no_use_where_it_asks_for_nothing():
+    """Settings, unlike presets, have every field there is: other models, other kinds, what is off."""
+    part = {"train": True, "weight_dtype": "FLOAT_32", "offload_fraction": 0.0, "gradient_checkpointing": True}
+    told = {
+        "training_method": "LORA", "layer_filter_preset": "attn-mlp", "prior": part, "decoder_vqgan": part,
+        "cloud": {"type": "RUNPOD"}, "oft_block_size": 32, "lokr_dim": 16, "mse_strength": 1.0, "huber_delta": 1.0,
+        "unmasked_weight": 0.1, "masked_training": False, "loss_weight_fn": "CONSTANT", "loss_weight_strength": 5.0,
+        "unet": {**part, "stop_training_after": 0}, "train_dtype": "FLOAT_32",
+        "text_encoder": {**part, "train": False, "stop_training_after": 30, "stop_training_after_unit": "EPOCH"},
+        "optimizer": {"optimizer": "ADAMW", "fused": True, "d_coef": None, "stochastic_rounding": True},
+        "ema": "OFF", "ema_update_step_interval": 5, "save_every": 0, "save_every_unit": "NEVER",
+    }  # fmt: skip
+    found = recipe_formats.read(told, accept)
+    assert why(found, "refused") == {}
+    assert found.tables["train"]["network"] == "lora"
 
 
 def test_a_warmup_of_1_is_all_of_onetrainer_s_steps():
@@ -188,6 +270,54 @@ def test_easy_training_scripts_toml():
     assert "network_args.use_tucker" in why(found, "refused")
 
 
+def test_easy_training_scripts_older_json():
+    """Names of its own for most, and null for what is not set."""
+    found = read("easy_scripts.json")
+    train = found.tables["train"]
+    assert (train["rank"], train["alpha"], train["resolution"], train["epochs"]) == (32, 16, 512, 8)
+    assert (train["scheduler"], train["cycles"], train["warmup"]) == ("cosine_with_restarts", 2, 0.05)
+    assert (train["lr"], train["text_encoder_lr"], train["seed"], train["max_tokens"]) == (1e-4, 5e-5, 23, 150)
+    assert set(why(found, "refused")) == {"base_model", "img_folder", "output_folder"}
+
+
+@pytest.mark.parametrize(
+    ("args", "network"),
+    [
+        ({"unit": 4}, {"network": "dylora", "unit": 4}),
+        ({"conv_dim": 8, "conv_alpha": 2.0}, {"network": "locon", "conv_rank": 8, "conv_alpha": 2}),
+        ({"algo": "locon"}, {"network": "locon", "conv_rank": 32, "conv_alpha": 16}),
+        ({"algo": "locon", "preset": "attn-mlp"}, {"network": "lora"}),
+        ({"algo": "loha", "conv_dim": 8, "preset": ""}, {"network": "loha", "conv_rank": 8, "conv_alpha": 16}),
+        ({"algo": "lokr", "preset": "attn-mlp", "dropout": 0.1}, {"network": "lokr", "conv_rank": 0}),
+        ({"algo": "loha", "block_dims": [4] * 25}, {"network": "loha", "conv_rank": 32}),
+    ],
+)
+def test_what_a_module_takes_of_its_arguments(args: dict[str, Any], network: dict[str, Any]):
+    """LyCORIS trains convolutions as the rest where nothing is said, and knows no blocks."""
+    told = {"network_args": {"args": {"network_dim": 32, "network_alpha": 16.0, "network_args": args}}}
+    found = recipe_formats.read(told, accept)
+    train = found.tables["train"]
+    wanted = {"rank": 32, "alpha": 16, **network}
+    assert {key: train[key] for key in wanted} == wanted
+    assert not {"dropout", "block_dims"} & train.keys()
+    assert found.count("refused") == 0
+
+
+@pytest.mark.parametrize(("module", "conv_rank"), [("networks.loha", 0), ("networks.lokr", 0), ("lycoris.kohya", 8)])
+def test_sd_scripts_own_loha_leaves_convolutions_alone_unless_told(module: str, conv_rank: int):
+    algo = ["algo=loha"] if module == "lycoris.kohya" else []
+    told = {"network_module": module, "network_dim": 8, "network_args": algo}
+    assert recipe_formats.read(told, accept).tables["train"]["conv_rank"] == conv_rank
+
+
+def test_the_gui_s_additional_parameters_count_before_its_fields():
+    options = "--noise_offset 0.1 --min_snr_gamma=5"
+    told = {"LoRA_type": "Standard", "noise_offset": 0.05, "additional_parameters": options}
+    found = recipe_formats.read(told, accept)
+    assert (found.tables["train"]["noise_offset"], found.tables["train"]["min_snr_gamma"]) == (0.1, 5)
+    assert why(found, "inert")["noise_offset"] == "additional_parameters say it too, and count"
+
+
 def test_lora_scripts_toml():
     found = read("lora_scripts.toml")
     train = found.tables["train"]
@@ -195,7 +325,7 @@ def test_lora_scripts_toml():
     assert train["optimizer_args"] == {
         "decouple": True, "weight_decay": 0.01, "d_coef": 2.0, "safeguard_warmup": False, "use_bias_correction": False,
     }  # fmt: skip
-    assert (train["text_encoder_lr"], train["clip_skip"], train["seed"]) == (1e-5, 2, 1337)
+    assert (train["text_encoder_lr"], train["clip_skip"], train["seed"]) == (1, 2, 1337)
 
 
 METADATA = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,30 @@ FUZZ = settings(
 )
 
 
+def unsaid(data: dict[str, Any], reading: recipe_formats.Reading) -> list[str]:
+    """What the file holds and no line tells of: every field there is, in tables and lists of tables."""
+    if "__metadata__" in data:  # beside it are tensors
+        data = data["__metadata__"] if isinstance(data["__metadata__"], dict) else {}
+    said = [line.field.name for line in reading.lines.values()]
+    return [path for path in paths(data) if not any(path in name for name in said)]
+
+
+def paths(table: dict[str, Any], before: str = "") -> Iterator[str]:
+    """Dotted paths of all fields; what is spread over lines of its own by a format's rule is not asked for."""
+    for key, path, value in leaves(table):
+        tables = isinstance(value, list) and value and all(isinstance(one, dict) for one in value)
+        if tables and key in ("datasets", "subsets", "concepts"):
+            yield from (inner for i, one in enumerate(value) for inner in paths(one, f"{before}{path}.{i}."))
+        elif key not in ("additional_parameters", "network_args", "ss_network_args", "ss_datasets", "ss_dataset_dirs"):
+            yield before + path
+
+
 def read_and_keep(data: dict[str, Any]) -> None:
     """All that `recipe read --as` does but for the disk; what it makes is TOML again, and settings."""
     with contextlib.suppress(LoraError):
         reading = recipe_formats.read(data, command.accept)
         assert len(reading.lines) == len(reading.fields)
+        assert unsaid(data, reading) == []
         told = "\n".join(command.receipt(reading))
         told.encode()
         kept = tomlkit.parse(command.text_of(reading, Path("x.json"))).unwrap()

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from lorafactory import families
 from lorafactory.families import Base
+from lorafactory.training.adapter import Adapter, attach
 from lorafactory.training.plan import Example
+from lorafactory.training.randomness import generator
 from lorafactory.training.settings import TrainSettings
 
 SIZES = ((32, 32), (48, 32), (32, 48), (40, 40))
@@ -89,3 +91,15 @@ def quick() -> TrainSettings:
         flip=True,
         seed=7,
     )
+
+
+def attached(base: Base, s: TrainSettings, scale: float = 0.3) -> Adapter:
+    """An adapter in a base whose every matrix is random and matters."""
+    family = families.get(base.family)
+    made = attach(
+        family, base, kind=s.network, settings=s, parts=list(base.parts), generator=lambda name: generator(0, name)
+    )
+    with torch.no_grad():
+        for index, weight in enumerate(p for part in base.parts for p in made.parameters(part)):
+            weight.add_(scale * torch.randn(weight.shape, generator=generator(1, index)))
+    return made

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lorafactory import families, networks
 from lorafactory.errors import InputError
@@ -23,7 +23,7 @@ from lorafactory.training.plan import Example
 from lorafactory.training.randomness import generator
 from lorafactory.training.sample import sample
 from lorafactory.training.settings import TrainSettings
-from tests.training.conftest import change, same
+from tests.training.conftest import attached, change, same
 
 SHAPES = {
     "lora": {"lora_down.weight", "lora_up.weight", "alpha"},
@@ -45,18 +45,6 @@ def settings(quick: TrainSettings, kind: str, **more: object) -> TrainSettings:
     plain = {"caption_dropout": 0, "tag_dropout": 0, "shuffle_captions": False, "flip": False, "noise_offset": 0}
     told = {"network": kind, "epochs": 8, "save_every_epochs": 8, "lr": 3e-2, "scheduler": "constant", "unit": 2}
     return change(quick, **{**plain, **told, "text_encoder_lr": 1e-3, **more})
-
-
-def attached(base: Base, s: TrainSettings, scale: float = 0.3) -> adapter.Adapter:
-    """An adapter in a base whose every matrix is random and matters."""
-    family = families.get(base.family)
-    made = attach(
-        family, base, kind=s.network, settings=s, parts=list(base.parts), generator=lambda name: generator(0, name)
-    )
-    with torch.no_grad():
-        for index, weight in enumerate(p for part in base.parts for p in made.parameters(part)):
-            weight.add_(scale * torch.randn(weight.shape, generator=generator(1, index)))
-    return made
 
 
 @pytest.mark.parametrize(
@@ -101,37 +89,6 @@ def test_it_learns_and_its_file_is_all_of_it_killed_or_not(
     assert lora_file.write(tmp_path / "b.safetensors", again[-1].tensors, {}, dtype="fp32") == digest
     assert (again[-1].average is None) == (not s.ema)
     assert not s.ema or same(again[-1].average or {}, saves[-1].average or {})
-
-
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"network": "dora"},
-        {"network": "loha", "alpha": 3.0},
-        {"network": "lokr"},
-        {"network": "lokr", "rank": 1, "conv_rank": 1, "decompose_both": True, "lokr_factor": 4},
-    ],
-)
-def test_lycoris_reads_it_as_we_do(family: str, values: dict[str, object], quick: TrainSettings) -> None:
-    """Layer by layer: what its own loader makes of the tensors answers as the weight that we changed."""
-    from lycoris.modules import get_module, make_module
-
-    base = families.get(family).tiny()
-    made = attached(base, change(quick, **values))
-    tensors = made.state()
-    made.detach()
-    paths = {name: path for path, name in families.get(family).key_names(base).items()}
-    for name in dict.fromkeys(key.partition(".")[0] for key in tensors):
-        part, _, path = paths[name].partition(".")
-        layer = base.parts[part].get_submodule(path)
-        shape = (2, layer.in_features) if isinstance(layer, nn.Linear) else (2, layer.in_channels, 5, 5)
-        x = torch.randn(shape, generator=generator(2, name))
-        own = {key: tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
-        with torch.no_grad():
-            theirs = make_module(*get_module(own, name), name, layer)(x)
-            with lora_file.applied(base, own):
-                torch.testing.assert_close(layer(x), theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_a_row_of_dora_is_as_long_as_its_scale_says(base: Base, quick: TrainSettings) -> None:
