@@ -189,7 +189,7 @@ class Inbox:
         """Read a complete drop whole, then bring it into source/ or into quarantine; settle again if it changed."""
         refusal, told = None, ("", Path(), request.Request())
         try:
-            told = opening.read(payload, home, follows.tree or ())
+            told = opening.read(payload, home, follows.tree or (), settings.recipe_names(self.space))
         except Refused as error:
             refusal = error
         if changed(follows, payload, self.clock()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 from lorafactory import dataset, images, sidecars, unzip
@@ -22,8 +23,11 @@ REFUSED = {
 }
 
 
-def read(payload: Path, home: Path, tree: Tree) -> tuple[str, Path, Request]:
-    """sha256 of all that a drop is, the folder of its pictures, and what it asks for; Refused if it cannot be used."""
+def read(payload: Path, home: Path, tree: Tree, recipes: Collection[str]) -> tuple[str, Path, Request]:
+    """sha256 of all that a drop is, the folder of its pictures, and what it asks for; Refused if it cannot be used.
+
+    `recipes` are the names of those that it may choose.
+    """
     for kind, sentence in REFUSED.items():
         if files := [e.path or payload.name for e in tree if e.kind == kind]:
             raise Refused(kind, sentence, files)
@@ -33,7 +37,7 @@ def read(payload: Path, home: Path, tree: Tree) -> tuple[str, Path, Request]:
     if payload.is_dir() and (payload / MANIFEST).is_file() and (lacks := stability.missing(payload)):
         raise Refused("manifest_mismatch", f"{len(lacks)} files of {MANIFEST} are missing or have other bytes.", lacks)
     folder = payload if payload.is_dir() else unpack(payload, home)
-    asked = request.read(folder)
+    asked = request.read(folder, recipes)
     examine(folder, asked)
     return sha256, folder, asked
 

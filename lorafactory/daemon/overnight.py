@@ -56,11 +56,11 @@ class Offer:
     recipe: str = ""
 
 
-def offers(given: Path) -> list[Offer]:
+def offers(space: Workspace, given: Path) -> list[Offer]:
     """The sub-folders and zips of a folder, or what a matrix asks for; all that is wrong with it at once."""
     given = given.expanduser().resolve()
     if given.is_file() and given.suffix == ".toml":
-        return offers_of(given)
+        return offers_of(space, given)
     if not given.is_dir():
         raise InputError(f"{given}: no such folder, and no .toml of sets and recipes")
     found = []
@@ -76,7 +76,7 @@ def offers(given: Path) -> list[Offer]:
     return found
 
 
-def offers_of(path: Path) -> list[Offer]:
+def offers_of(space: Workspace, path: Path) -> list[Offer]:
     """Read a matrix. Its paths are relative to itself."""
     try:
         matrix = Matrix.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
@@ -87,7 +87,7 @@ def offers_of(path: Path) -> list[Offer]:
         raise SettingsError("\n".join(f"{path}: {line}" for line in told)) from error
     places = {name: path.parent / place.expanduser() for name, place in matrix.sets.items()}
     files = {r: path.parent / Path(r).expanduser() for r in matrix.recipes if r.endswith(".toml")}
-    known = settings.recipe_names()
+    known = settings.recipe_names(space)
     wrong = [f"sets.{name}: no folder {place}" for name, place in places.items() if not place.is_dir()]
     wrong += [f"recipes: no file {file}" for file in files.values() if not file.is_file()]
     named = [recipe for recipe in matrix.recipes if recipe not in files]
@@ -177,7 +177,7 @@ def overnight(space: Workspace, given: Path | None, *, until: datetime | None, s
     """
     if is_watched(space):
         raise FailedError(f"another `lora watch` or `lora overnight` is at work in {space.root}")
-    found = offers(given) if given is not None else []
+    found = offers(space, given) if given is not None else []
     space.inbox.mkdir(parents=True, exist_ok=True)
     with Store(space.record) as store:
         prepare(space, store, found, until, say)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorafactory import recipe, settings, step, steps
+from lorafactory import recipe, step, steps
 from lorafactory.daemon.quarantine import Refused
 from lorafactory.daemon.stability import SETTINGS
 from lorafactory.errors import SettingsError
@@ -38,7 +38,7 @@ class Request:
     """It has [generate], so no picture needs to come with it."""
 
 
-def read(folder: Path) -> Request:
+def read(folder: Path, recipes: Collection[str]) -> Request:
     """Read the lora.toml of a drop; Refused lists all that is wrong with it."""
     path = folder / SETTINGS
     if not path.is_file():
@@ -50,7 +50,7 @@ def read(folder: Path) -> Request:
         new = data.pop("new", False)
         layer = recipe.split(SETTINGS, data, steps.names(), ())
         told = recipe.combine([layer])
-        wrong = [*doubts(layer), *([] if isinstance(new, bool) else ["`new` is true or false"])]
+        wrong = [*doubts(layer, recipes), *([] if isinstance(new, bool) else ["`new` is true or false"])]
         wrong += wrong_tables(told)
     except RecursionError:
         wrong = ["it is nested too deeply"]
@@ -75,7 +75,7 @@ def wrong_tables(told: recipe.Recipe) -> list[str]:
     return wrong
 
 
-def doubts(layer: recipe.Layer) -> list[str]:
+def doubts(layer: recipe.Layer, recipes: Collection[str]) -> list[str]:
     """Values that reach for places on this machine or on others, or would be a folder's name and cannot."""
     wrong = []
     for key, value in texts({**layer.header, **layer.tables}):
@@ -89,8 +89,8 @@ def doubts(layer: recipe.Layer) -> list[str]:
         if len(value) > LONGEST or any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in value if c not in "\n\t"):
             wrong.append(f"`{key}`: too long, or with characters that do not show")
     named = layer.header.get("recipe")
-    if isinstance(named, str) and named not in settings.recipe_names():
-        wrong.append(f"`recipe` = {named!r}: there are {', '.join(settings.recipe_names())}")
+    if isinstance(named, str) and named not in recipes:
+        wrong.append(f"`recipe` = {named!r}: there are {', '.join(recipes)}")
     for key in ("trigger", "class"):
         word = layer.header.get(key)
         if isinstance(word, str) and word.strip() and ("/" in word or safe_name(word) != word):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from dropped import Desk, png, sha, write, zipped
 
-from lorafactory import step
+from lorafactory import settings, step
 from lorafactory.daemon import inbox as inboxes
 from lorafactory.daemon import mounts
 from lorafactory.intake import copy_new
@@ -106,6 +106,14 @@ def test_times_in_files_say_nothing(desk: Desk, when: int):
     assert desk.scan(3.0)[0].state == "settling"
     assert desk.settled()[-1].state == "taken"
     assert desk.sources("anna") == ["1.png"]
+
+
+def test_a_drop_may_name_a_recipe_of_the_workspace(desk: Desk):
+    write(desk.space.root / "recipes" / "soft.toml", "[train]\nrank = 8\n")
+    write(desk.put("anna", 1) / "lora.toml", 'recipe = "soft"')
+    assert desk.settled()[-1].state == "taken"
+    told = settings.effective(desk.space, desk.space.lora("anna"))
+    assert (told.header.recipe, told.table("train")["rank"]) == ("soft", 8)
 
 
 def test_what_is_written_through_an_open_file_after_the_claim_settles_again(

@@ -154,7 +154,7 @@ def copy_until(last: str, copy: Callable[[Path, Path], None], source: Path, targ
 def test_a_name_that_is_taken_in_the_inbox_is_left_alone(space: Workspace, sets: Path):
     mine = write(space.inbox / "carl.zip", b"being copied")
     inode = mine.stat().st_ino
-    offered, said = overnight.offers(sets), []
+    offered, said = overnight.offers(space, sets), []
     with Store(space.record) as store:
         overnight.bring(space, store, overnight.Inbox(space, store), offered, said.append)
     assert said == ["carl.zip: left out, something of that name lies in the inbox already"]
@@ -169,7 +169,7 @@ def test_what_was_brought_is_taken_at_once(space: Workspace, sets: Path):
     space.inbox.mkdir()
     with Store(space.record) as store:
         inbox = overnight.Inbox(space, store, clock=lambda: 0.0)
-        overnight.bring(space, store, inbox, overnight.offers(sets), print)
+        overnight.bring(space, store, inbox, overnight.offers(space, sets), print)
         inbox.scan()
         assert [(s.name, s.state) for s in inbox.scan()] == [(n, "taken") for n in ("anna", "berta", "carl.zip")]
 
@@ -178,10 +178,13 @@ def test_a_matrix_makes_each_set_with_each_recipe(space: Workspace, sets: Path):
     own = '# mine\nrecipe = "default"\n[train]\nepochs = 3\n'
     write(sets / "anna" / "lora.toml", own)
     soft = write(sets / "soft.toml", "[train]\nrank = 8\n")
-    matrix = write(sets / "m.toml", 'recipes = ["demo", "soft.toml"]\n[sets]\nanna = "anna"\n"b/c" = "berta"\n')
+    write(space.root / "recipes" / "ours.toml", "[train]\nrank = 4\n")
+    named = 'recipes = ["demo", "ours", "soft.toml"]'
+    matrix = write(sets / "m.toml", f'{named}\n[sets]\nanna = "anna"\n"b/c" = "berta"\n')
     night(space, matrix, until=PAST)
     names = sorted(p.name for p in space.loras.iterdir())
-    assert names == ["anna-demo", "anna-soft", "b_c-demo", "b_c-soft"]
+    assert names == ["anna-demo", "anna-ours", "anna-soft", "b_c-demo", "b_c-ours", "b_c-soft"]
+    assert settings.effective(space, space.lora("b_c-ours")).table("train")["rank"] == 4
     asked = tomllib.loads(space.lora("anna-soft").settings.read_text())
     assert asked["recipe"] == str(soft) and asked["train"] == {"epochs": 3}
     told = settings.effective(space, space.lora("anna-soft"))
