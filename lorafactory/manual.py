@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -56,6 +57,8 @@ def seeds() -> str:
     return "\n" + "\n".join(f"| {' | '.join(map(cell, row))} |" for row in rows) + "\n\n"
 
 
+FAMILIES = {"": ("sd15",), "SDXL": ("sdxl",), "Pony": ("sdxl", "pony")}
+"""Whose tables hold, by how a value of it is introduced; that of SD 1.5 is not."""
 COLUMNS = (
     ("repeats.policy",),
     ("train.epochs", "train.batch"),
@@ -78,26 +81,32 @@ def valued(name: str, tables: tuple[str, ...]) -> dict[str, Any]:
 def compared(name: str, keys: tuple[str, ...]) -> str:
     """One value, or two with a sign between, for SD 1.5; and where they are others for SDXL and Pony, those."""
     told: dict[str, str] = {}
-    for family, tables in (("", ("sd15",)), ("SDXL", ("sdxl",)), ("Pony", ("sdxl", "pony"))):
+    for family, tables in FAMILIES.items():
         values = valued(name, tables)
-        shown = " / ".join(f"{values[key]:g}" if isinstance(values[key], float) else str(values[key]) for key in keys)
+        shown = " / ".join(show_value(values[key]) for key in keys)
         if shown not in told.values():
             told[family] = shown
     return "; ".join(f"{family} {shown}".strip() for family, shown in told.items())
 
 
 def also(name: str) -> str:
-    """What else a recipe sets of training, for SD 1.5."""
-    usual, values = valued(settings.UNDERLYING, ("sd15",)), valued(name, ("sd15",))
+    """What else a recipe sets of training, for a base of any family."""
     listed = {key for keys in COLUMNS for key in keys}
-    other = {
-        key.removeprefix("train."): value for key, value in values.items() if value != usual[key] and key not in listed
-    }
-    return ", ".join(f"`{key}` {show_value(value)}" for key, value in other.items())
+    told = [(valued(settings.UNDERLYING, tables), valued(name, tables)) for tables in FAMILIES.values()]
+    others = dict.fromkeys(
+        key for usual, own in told for key, value in own.items() if value != usual[key] and key not in listed
+    )
+    return ", ".join(f"`{key.removeprefix('train.')}` {compared(name, (key,))}" for key in others)
 
 
 def show_value(value: Any) -> str:
-    return "on" if value is True else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {show_value(held)}" for key, held in value.items())
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def kinds() -> str:

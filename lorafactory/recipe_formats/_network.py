@@ -36,9 +36,7 @@ LR_WEIGHTS = ("down_lr_weight", "mid_lr_weight", "up_lr_weight")
 BLOCKS = ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas", *LR_WEIGHTS)
 """Numbers with commas between, or the name of a course."""
 CONVOLUTIONS = ("conv_dim", "conv_alpha", "conv_block_dims", "conv_block_alphas")
-LYCORIS = (
-    "preset", "use_tucker", "use_scalar", "rank_dropout_scale", "constrain", "constraint", "rescaled", "train_norm",
-)  # fmt: skip
+LYCORIS = ("preset", "use_tucker", "use_scalar", "rank_dropout_scale", "train_norm")
 _BY_NAME = {name: kind for kind, names in KINDS.items() for name in names}
 
 
@@ -102,7 +100,7 @@ def _idle(r: Reading, kind: str, *, lycoris: bool) -> None:
         "convolutions are not trained with this kind": CONVOLUTIONS if kind == "lora" else (),
         "for DyLoRA alone": ("unit",) if kind != "dylora" else (),
         "for LoKr alone": ("factor", "decompose_both") if kind != "lokr" else (),
-        "for IA3 alone": ("train_on_input",) if kind else (),
+        "for IA3 and OFT alone": ("train_on_input", "constrain", "constraint", "rescaled") if kind else (),
         "for LyCORIS alone": LYCORIS if kind in ("lora", "dylora") else (),
         "it has no dropout of this kind": ("network_dropout",) if lycoris and kind in DROPOUTS else (),
         "sd-scripts' DyLoRA has no dropouts": DROPS if kind == "dylora" and not lycoris else (),

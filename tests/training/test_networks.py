@@ -33,7 +33,10 @@ SHAPES = {
     "loha": {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha"},
     "lokr": {"lokr_w1", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "alpha"},
 }
+LAYER = re.compile(r"lora_unet_(down|mid|up)_block\w+|lora_te_text_model_encoder_layers_\d+_(self_attn|mlp)_\w+")
 ALL_OUT = {"dropout": 0.2, "rank_dropout": 0.2, "module_dropout": 0.2}
+BLOCKWISE = {"block_dims": (4, 2, *[3] * 10, 0, *[5] * 12), "up_lr_weight": "cosine+.5", "mid_lr_weight": (0.5,)}
+"""12 blocks down, of which the first with layers has rank 2, none in the middle, 12 up."""
 OPTIONS = {"steps": 2, "cfg": 3.0, "size": (32, 32)}
 
 
@@ -50,7 +53,11 @@ def settings(quick: TrainSettings, kind: str, **more: object) -> TrainSettings:
 @pytest.mark.parametrize(
     ("kind", "more"),
     [(kind, {}) for kind in networks.names()]
-    + [("lora", ALL_OUT), ("lokr", {"rank_dropout": 0.1, "module_dropout": 0.1}), ("dylora", {"ema": True})],
+    + [
+        ("lora", {**ALL_OUT, **BLOCKWISE}),
+        ("lokr", {"rank_dropout": 0.1, "module_dropout": 0.1}),
+        ("dylora", {"ema": True}),
+    ],
 )
 def test_it_learns_and_its_file_is_all_of_it_killed_or_not(
     kind: str, more: dict[str, object], base: Base, pictures: list[Example], quick: TrainSettings, cache: Path,
@@ -70,6 +77,7 @@ def test_it_learns_and_its_file_is_all_of_it_killed_or_not(
     file = tmp_path / "a.safetensors"
     digest = lora_file.write(file, saves[-1].tensors, {}, dtype="fp32")
     assert {name.partition(".")[2] for name in saves[-1].tensors} == SHAPES[kind]
+    assert all(LAYER.fullmatch(name.partition(".")[0]) for name in saves[-1].tensors)
     assert adapter.sizes_told(saves[-1].tensors)["network"] == ("lora" if kind == "dylora" else kind)
     before = sample(base, ["zqx"], [1], **OPTIONS)[0]
     with lora_file.applied(base, file) as there:
@@ -247,6 +255,22 @@ def test_each_block_has_its_rank_and_its_rate(base: Base, quick: TrainSettings) 
     rates = dict(made.groups({"unet": 1e-3}, change(quarter, down_lr_weight="zeros+.25")))
     made.detach()
     assert sorted(rates) == pytest.approx([2.5e-4, 5e-4])
+
+
+def test_blocks_of_sdxl_are_9_3_and_9(quick: TrainSettings) -> None:
+    base = families.get("sdxl").tiny()
+    dims = [4] * 23
+    dims[5], dims[11] = 2, 0  # input_blocks_4, middle_block_1
+    s = change(quick, block_dims=tuple(dims), up_lr_weight="zeros", down_lr_weight=(*[1.0] * 4, 0.5, *[1.0] * 4))
+    made = attached(base, s, 0)
+    ranks = {
+        name.removeprefix("lora_unet_"): size.rank for name, (_, _, size) in made.modules.items() if "unet" in name
+    }
+    rates = sorted({lr for lr, _ in made.groups({"unet": 1e-3}, s)})
+    made.detach()
+    in_block = {name[:14]: rank for name, rank in ranks.items() if not name.startswith("lora_te")}
+    assert in_block == {"input_blocks_4": 2, "input_blocks_5": 4}
+    assert rates == [5e-4, 1e-3]
 
 
 def test_wrong_blocks_are_told(quick: TrainSettings) -> None:
