@@ -137,7 +137,7 @@ def sdscripts(space: Workspace, name: str) -> dict[str, Any]:
         places = {"train_data_dir": place.images, "output_dir": place.result, "output_name": place.name}
         told = {**{key: str(value) for key, value in places.items()}, **told}
     if recipe.header.prediction == "v_prediction":
-        told["v_parameterization"] = True
+        told |= {"v_parameterization": True, "scale_v_pred_loss_like_noise_pred": values["scale_v_pred_loss"]}
     return {**told, "lorafactory": {**head, **rest, **own}}
 
 
@@ -171,7 +171,10 @@ def list_command(workspace: Path | None) -> None:
 @click.argument("name")
 @workspace_option
 def show_command(name: str, workspace: Path | None) -> None:
-    for key, value, origin in effective(find_workspace(workspace), name):
+    rows = effective(find_workspace(workspace), name)
+    if ("base", None, "default") in rows:
+        click.echo("no base is named: what the recipe says for a family of bases is not in it", err=True)
+    for key, value, origin in rows:
         click.echo(f"{key} = {value!r}".ljust(48) + f"  # {origin}")
 
 
@@ -205,10 +208,13 @@ def write_command(name: str, form: str, workspace: Path | None) -> None:
     For train_network.py or sdxl_train_network.py with --config_file. What sd-scripts has no word for stands under
     [lorafactory], which it passes over, and which `lora recipe read` takes back.
     """
+    told = sdscripts(find_workspace(workspace), name)
+    asked = ["pretrained_model_name_or_path CHECKPOINT", "train_data_dir FOLDER", "output_dir FOLDER", "output_name NAME"]
     document = tomlkit.document()
-    document.add(
-        tomlkit.comment(f"{name}, for sd-scripts: sdxl_train_network.py or train_network.py --config_file FILE")
-    )
-    document.add(tomlkit.comment("--pretrained_model_name_or_path CHECKPOINT"))
-    document.update(sdscripts(find_workspace(workspace), name))
+    for line in (
+        f"{name}, for sd-scripts: train_network.py, or sdxl_train_network.py for SDXL, --config_file FILE",
+        " ".join(f"--{option}" for option in asked if option.partition(" ")[0] not in told),
+    ):
+        document.add(tomlkit.comment(line))
+    document.update(told)
     click.echo(tomlkit.dumps(document), nl=False)

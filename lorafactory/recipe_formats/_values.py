@@ -61,11 +61,14 @@ def literal(value: Any) -> Any:
 
 
 def add(fields: dict[str, Field], name: str, shown: str, value: Any) -> None:
-    """Enter a field; where the name is taken, as one that comes too late."""
-    later, own = 2, SYNONYMS.get(name, name)
-    while own in fields and fields[own].set:
-        own, later = f"{own.partition('#')[0]}#{later}", later + 1
-    fields[own] = Field(shown, value)
+    """Enter a field; where the name is taken, as one that comes too late. One that is left empty gives way."""
+    own, one, later = SYNONYMS.get(name, name), Field(shown, value), 2
+    if own in fields and not fields[own].set:
+        fields[own], one = one, fields[own]
+    slot = own
+    while slot in fields:
+        slot, later = f"{own}#{later}", later + 1
+    fields[slot] = one
 
 
 def convert(fields: dict[str, Field], name: str, value: Any, why: str = "") -> None:
