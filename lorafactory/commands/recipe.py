@@ -209,7 +209,12 @@ def write_command(name: str, form: str, workspace: Path | None) -> None:
     [lorafactory], which it passes over, and which `lora recipe read` takes back.
     """
     told = sdscripts(find_workspace(workspace), name)
-    asked = ["pretrained_model_name_or_path CHECKPOINT", "train_data_dir FOLDER", "output_dir FOLDER", "output_name NAME"]
+    asked = [
+        "pretrained_model_name_or_path CHECKPOINT",
+        "train_data_dir FOLDER",
+        "output_dir FOLDER",
+        "output_name NAME",
+    ]
     document = tomlkit.document()
     for line in (
         f"{name}, for sd-scripts: train_network.py, or sdxl_train_network.py for SDXL, --config_file FILE",

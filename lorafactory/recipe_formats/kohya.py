@@ -36,9 +36,9 @@ def fields(data: Mapping[str, Any]) -> dict[str, Field]:
             enter(found, subset, f"datasets.{i}.subsets.{j}.")
     for i, one in enumerate(sets):
         enter(found, without(one, "subsets"), f"datasets.{i}.")
-    own = data.get("lorafactory")
-    enter(found, {k: v for k, v in without(data, "datasets").items() if not (v is own and isinstance(own, Mapping))})
-    for key, value in both(own if isinstance(own, Mapping) else {}):
+    own = data["lorafactory"] if isinstance(data.get("lorafactory"), Mapping) else {}
+    enter(found, {k: v for k, v in without(data, "datasets").items() if not own or v is not own})
+    for key, value in both(own):
         found[f"{OWN}{key}"] = Field(f"lorafactory.{key}", value)
     return found
 

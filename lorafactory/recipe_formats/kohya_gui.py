@@ -53,7 +53,7 @@ def fields(data: Mapping[str, Any]) -> dict[str, Field]:
     if "lr_warmup" in counts and percent:
         convert(found, "lr_warmup_steps", percent / 100, "percent of the steps, a share here")
     for first, _ in RIVALS:
-        if (late := f"{first}#2") in found:
+        if {first, late := f"{first}#2"} <= found.keys():
             found[late] = replace(found[late], inert=f"{found[first].name} counts")
     for option, value in options(more).items():
         name = NAMES.get(option, option)

@@ -46,7 +46,8 @@ class Entry:
 
 
 def _dadaptation(name: str, state: float, module: str = "dadaptation") -> Entry:
-    return Entry(module, name, {}, adaptive=True, state=state, about="finds the rate (arXiv 2301.07733)")
+    bounded = "; growth_rate = 1.02 keeps it from going too far at first" if "Adam" in name else ""
+    return Entry(module, name, {}, adaptive=True, state=state, about=f"finds the rate (arXiv 2301.07733){bounded}")
 
 
 OPTIMIZERS = {
@@ -69,7 +70,7 @@ OPTIMIZERS = {
         {"safeguard_warmup": True, "use_bias_correction": True},
         adaptive=True,
         state=16.0,
-        about="finds the rate (arXiv 2306.06101)",
+        about="finds the rate, in some 100 steps; in 20 with use_bias_correction = false (arXiv 2306.06101)",
     ),
     # sd-scripts' names; its `DAdaptation` is the preprint's Adam
     "dadaptation": _dadaptation("DAdaptAdamPreprint", 12.0, "dadaptation.experimental"),

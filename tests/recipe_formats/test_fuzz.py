@@ -40,22 +40,28 @@ FUZZ = settings(
 )
 
 
+APART = ("additional_parameters", "network_args", "ss_network_args", "ss_datasets", "ss_dataset_dirs")
+"""Fields whose every part has a line of its own instead."""
+
+
 def unsaid(data: dict[str, Any], reading: recipe_formats.Reading) -> list[str]:
-    """What the file holds and no line tells of: every field there is, in tables and lists of tables."""
+    """Paths of what the file holds and no line tells of, in tables and lists of tables."""
     if "__metadata__" in data:  # beside it are tensors
         data = data["__metadata__"] if isinstance(data["__metadata__"], dict) else {}
     said = [line.field.name for line in reading.lines.values()]
-    return [path for path in paths(data) if not any(path in name for name in said)]
+    whole = tuple(f"{line.field.name}." for line in reading.lines.values() if isinstance(line.field.value, dict))
 
+    def missing(table: dict[str, Any], before: str) -> Iterator[str]:
+        for key, path, value in leaves(table):
+            here = before + path
+            if key in APART or here.startswith(whole) or any(here in name for name in said):
+                continue
+            if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+                yield from (inner for i, one in enumerate(value) for inner in missing(one, f"{here}.{i}."))
+            else:
+                yield here
 
-def paths(table: dict[str, Any], before: str = "") -> Iterator[str]:
-    """Dotted paths of all fields; what is spread over lines of its own by a format's rule is not asked for."""
-    for key, path, value in leaves(table):
-        tables = isinstance(value, list) and value and all(isinstance(one, dict) for one in value)
-        if tables and key in ("datasets", "subsets", "concepts"):
-            yield from (inner for i, one in enumerate(value) for inner in paths(one, f"{before}{path}.{i}."))
-        elif key not in ("additional_parameters", "network_args", "ss_network_args", "ss_datasets", "ss_dataset_dirs"):
-            yield before + path
+    return list(missing(data, ""))
 
 
 def read_and_keep(data: dict[str, Any]) -> None:
