@@ -131,7 +131,7 @@ def sdscripts(space: Workspace, name: str) -> dict[str, Any]:
     told = kohya.write(values, trainer().model_dump(mode="json"), accept)
     head = recipe.header.model_dump(by_alias=True, include=recipe.header.model_fields_set, exclude={"recipe"})
     own = told.pop("lorafactory", {})
-    rest = {table: held for table, held in recipe.tables.items() if table != "train"}
+    rest = {table: held for table, held in recipe.tables.items() if held and table != "train"}
     place = space.lora(name)
     if place.settings.is_file():
         places = {"train_data_dir": place.images, "output_dir": place.result, "output_name": place.name}

@@ -38,6 +38,10 @@ def conv_arguments(s: Settings) -> dict[str, str]:
     return {"conv_dim": str(s.conv_rank), "conv_alpha": str(s.conv_alpha)} if s.conv_rank else {}
 
 
+ATTENTION = {"preset": "attn-mlp"}
+"""By which lycoris leaves convolutions alone; else it trains them, also where nothing is said of them."""
+
+
 def numbers(layer: Layer, size: Size, s: Settings) -> int:
     return size.rank * (layer.shape[0] + inner(layer.shape))
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lorafactory.networks import Layer, Size, _low_rank
+from lorafactory.networks._low_rank import ATTENTION, change, start, told
 from lorafactory.networks._low_rank import attention as size
-from lorafactory.networks._low_rank import change, start, told
 
 if TYPE_CHECKING:
     from lorafactory.training.settings import TrainSettings as Settings
@@ -32,4 +32,4 @@ def config(s: Settings) -> tuple[str, dict[str, Any]]:
 
 
 def arguments(s: Settings) -> dict[str, str]:
-    return {"algo": "lora", "dora_wd": "True"}
+    return {"algo": "lora", "dora_wd": "True", **ATTENTION}

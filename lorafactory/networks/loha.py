@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lorafactory.networks import Group, Layer, Size, inner
-from lorafactory.networks._low_rank import conv_arguments
+from lorafactory.networks._low_rank import ATTENTION, conv_arguments
 from lorafactory.networks._low_rank import everywhere as size
 
 if TYPE_CHECKING:
@@ -50,4 +50,4 @@ def change(group: Group) -> Tensor:
 
 
 def arguments(s: Settings) -> dict[str, str]:
-    return {"algo": "loha", **conv_arguments(s)}
+    return {"algo": "loha", **(conv_arguments(s) or ATTENTION)}

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lorafactory.networks import Group, Layer, Size
-from lorafactory.networks._low_rank import conv_arguments, everywhere
+from lorafactory.networks._low_rank import ATTENTION, conv_arguments, everywhere
 
 if TYPE_CHECKING:
     import torch
@@ -87,4 +87,4 @@ def change(group: Group) -> Tensor:
 
 def arguments(s: Settings) -> dict[str, str]:
     both = {"decompose_both": "True"} if s.decompose_both else {}
-    return {"algo": "lokr", "factor": str(s.lokr_factor), **both, **conv_arguments(s)}
+    return {"algo": "lokr", "factor": str(s.lokr_factor), **both, **(conv_arguments(s) or ATTENTION)}

@@ -46,7 +46,7 @@ def fields(data: Mapping[str, Any]) -> dict[str, Field]:
 def both(own: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Our own keys, by table and name; a value may be a table itself."""
     for key, value in own.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from ((f"{key}.{name}", held) for name, held in value.items())
         else:
             yield key, value

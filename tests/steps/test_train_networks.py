@@ -31,11 +31,11 @@ def papers(path: Path) -> tuple[str, dict[str, str]]:
 @pytest.mark.parametrize(
     ("options", "module", "args"),
     [
-        (("--network", "dora"), "lycoris.kohya", {"algo": "lora", "dora_wd": "True"}),
+        (("--network", "dora"), "lycoris.kohya", {"algo": "lora", "dora_wd": "True", "preset": "attn-mlp"}),
         (
             ("--network", "lokr", "--lokr-factor", "8", "--rank-dropout", "0.1", "--conv-rank", "0"),
             "lycoris.kohya",
-            {"algo": "lokr", "factor": "8", "rank_dropout": "0.1"},
+            {"algo": "lokr", "factor": "8", "rank_dropout": "0.1", "preset": "attn-mlp"},
         ),
         (
             ("--network", "dylora", "--unit", "8", "--up-lr-weight", "sine+.5"),
@@ -48,7 +48,11 @@ def test_the_file_says_which_kind_it_is(
     lora: Lora, folder: Path, options: tuple[str, ...], module: str, args: dict[str, str]
 ) -> None:
     assert lora("train", folder, *OPTIONS, "--apply", *options).code == 0
-    assert papers(folder / "result_current" / "set-000001.safetensors") == (module, args)
+    file = folder / "result_current" / "set-000001.safetensors"
+    assert papers(file) == (module, args)
+    read = lora("recipe", "read", file).out
+    assert f"train.network = {options[1]!r}" in read
+    assert "not with network" not in read
 
 
 def test_the_average_is_a_save_of_its_own_and_goes_with_its_save(lora: Lora, folder: Path) -> None:
