@@ -67,6 +67,11 @@ def check(work: Work, s: Settings) -> list[Problem]:
             beyond = [f"{step}" for step in s.save_at if step > steps]
             text = f"train.save_at: the training ends at step {steps}, before {', '.join(beyond)}"
             problems += [Problem(text, "more epochs, or earlier steps", fatal=False)] if beyond else []
+            if optimizers.is_adaptive(s.optimizer) and steps < optimizers.ENOUGH:
+                text = (
+                    f"train.optimizer: {s.optimizer} looks for its rate for 100 steps and more, and there are {steps}"
+                )
+                problems.append(Problem(text, "more epochs or repeats, or adamw", fatal=False))
     except LoraError as error:
         problems.append(Problem(str(error), error=type(error)))
     problems += [*extras_problems(work, s), *_begin.check(work, s)]

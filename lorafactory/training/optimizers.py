@@ -88,6 +88,8 @@ OURS = ("self", "params", "lr")
 
 
 AUTO = "auto"
+ENOUGH = 300
+"""Steps with which an optimizer that finds its rate has some left for learning; measured on the pocket base."""
 
 
 def entry(name: str) -> Entry:

@@ -142,6 +142,8 @@ def test_the_plan_says_how_many_saves_stay(lora: Callable[..., Said], folder: Pa
     assert "16 steps, 4 saves (2 stay)" in lora("train", folder, *OPTIONS, "--epochs", 4, "--keep-last", 1).out
     said = lora("train", folder, *OPTIONS, "--save-at", 2, "--save-at", 1500)
     assert said.code == 0 and "the training ends at step 4, before 1500" in said.err
+    said = lora("train", folder, *OPTIONS, "--optimizer", "prodigy", "--lr", 1)
+    assert said.code == 0 and "prodigy looks for its rate for 100 steps and more, and there are 4" in said.err
     said = lora("train", folder, *OPTIONS, "--save-at", 0)
     assert said.code == 2 and "steps are counted from 1" in said.err
 
