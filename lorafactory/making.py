@@ -16,6 +16,7 @@ from lorafactory import chain, images, settings, step, trigger
 from lorafactory.errors import NoSavePasses, Problem, raise_all
 from lorafactory.index import write_index
 from lorafactory.intake import DEMO, Origin, find_origin, take_in, trigger_of
+from lorafactory.mounts import refuse_network
 from lorafactory.options import nested
 from lorafactory.report import is_current, write_report
 from lorafactory.step import Result, Work
@@ -67,6 +68,7 @@ def make_from(
     unpacked: ExitStack,
 ) -> dict[str, Result]:
     """`make` with a place for what has to be unpacked until it is copied."""
+    refuse_network(space.record)  # before the first picture is copied
     draws = bool(settings.effective(space, place, nested(told)).table("generate"))
     origin = find_origin(space, place, given, unpacked, draws=draws)
     values = asked(space, place, origin, told)

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from lorafactory.errors import STOPPED, LoraError, RecordError
 from lorafactory.migrations import migrate, pending
+from lorafactory.mounts import refuse_network
 from lorafactory.questions import QUESTIONS
 from lorafactory.recording import (
     Change,
@@ -56,6 +57,7 @@ class Store:
         self.path = path
         self._readonly = readonly
         self._lock = FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS)
+        refuse_network(path)
         if readonly and not path.is_file():
             raise RecordError(f"no record at {path} yet.\n    lora make NAME writes one")
         try:

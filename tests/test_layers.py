@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"dataset", "sidecars", "unzip"},
     {"trigger", "wording", "images", "store", "recipe", "workspace", "recipe_formats", "manifest"},
     {"recording", "migrations", "questions", "pocket", "colour", "heartbeat"},
-    {"files", "pages"},
+    {"files", "pages", "mounts"},
     {"errors"},
 ]
 """Highest first. A file may import from lower rows, and from its own package."""

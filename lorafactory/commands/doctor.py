@@ -27,8 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 import lorafactory
-from lorafactory import chain, index, settings
-from lorafactory.daemon import mounts
+from lorafactory import chain, index, mounts, settings
 from lorafactory.daemon.awake import NOT_KEPT, awake
 from lorafactory.daemon.limits import limits
 from lorafactory.daemon.queue import Queue
@@ -92,10 +91,9 @@ def disk(space: Workspace, store: Store | None) -> Iterator[Row]:
 
 
 def drives(space: Workspace, store: Store | None) -> Iterator[Row]:
-    if mounts.remote(space.root):
-        fix = "keep the workspace on a disk of this machine, and link or mount the inbox alone"
-        yield Row("workspace", f"{space.root} is on a network drive, where SQLite's locks may fail", fix, "problem")
-    elif mounts.remote(space.inbox.resolve()):
+    if not space.record.is_file():  # else opening it says so
+        mounts.refuse_network(space.record)
+    if mounts.remote(space.inbox.resolve()):
         yield Row("inbox", f"on a network drive: a drop is taken after {mounts.REMOTE_SETTLE:g} s without a change")
     else:
         yield Row("drives", "workspace and inbox are on disks of this machine")
@@ -204,17 +202,26 @@ CHECKS: tuple[Check, ...] = (disk, drives, graphics, sleep, clock, packages, que
 def doctor(space: Workspace) -> list[Row]:
     """All that was found, the worst first; a check that fails is itself a finding."""
     found: list[Row] = []
-    store = Store(space.record, readonly=True) if space.record.is_file() else None
+    store = None
+    try:
+        store = Store(space.record, readonly=True) if space.record.is_file() else None
+    except LoraError as error:
+        found.append(row_of("record", error))
     try:
         for check in CHECKS:
             try:
                 found += check(space, store)
             except (LoraError, OSError) as error:
-                found.append(Row(check.__name__, str(error), "mend that, then: lora doctor", "problem"))
+                found.append(row_of(check.__name__, error))
     finally:
         if store is not None:
             store.close()
     return sorted(found, key=lambda row: ("problem", "note", "ok").index(row.verdict))
+
+
+def row_of(what: str, error: Exception) -> Row:
+    told, _, fix = str(error).partition("\n")
+    return Row(what, told, fix.strip() or "mend that, then: lora doctor", "problem")
 
 
 def show(found: list[Row]) -> None:

@@ -20,8 +20,8 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from lorafactory import images, settings, step
-from lorafactory.daemon import mounts, opening, quarantine, request, rows, stability
+from lorafactory import images, mounts, settings, step
+from lorafactory.daemon import opening, quarantine, request, rows, stability
 from lorafactory.daemon.moving import move, remove, sync
 from lorafactory.daemon.names import ARCHIVE, lora_name, stem
 from lorafactory.daemon.quarantine import REASON, Refused

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
+from lorafactory import mounts
 from lorafactory.commands import doctor
-from lorafactory.daemon import mounts, rows
+from lorafactory.daemon import rows
 from lorafactory.daemon.awake import NOT_KEPT
 from lorafactory.daemon.queue import Queue
 from lorafactory.recording import new_ulid
@@ -89,7 +90,11 @@ def test_a_workspace_or_inbox_on_a_network(seen: Any, queue: Queue, space: Path,
     assert f"{mounts.REMOTE_SETTLE:g} s" in seen()[1]["inbox"]["value"]
     parts.append(Mount("nas:/all", str(space), "cifs", "rw"))
     code, found = seen()
-    assert code == 3 and "network" in found["workspace"]["value"] and found["workspace"]["fix"]
+    assert code == 3 and found["record"]["value"].startswith(f"{space / 'lorafactory.db'} is on a network drive (cifs)")
+    assert found["record"]["fix"].startswith("--workspace FOLDER")
+    (space / "lorafactory.db").unlink()
+    code, found = seen()
+    assert code == 3 and found["drives"]["value"].startswith(f"{space / 'lorafactory.db'} is on a network drive (cifs)")
 
 
 CARD = ["RTX 3060", "550.1", "900", "12288"]

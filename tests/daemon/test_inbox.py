@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from dropped import Desk, png, sha, write, zipped
 
-from lorafactory import settings, step
+from lorafactory import mounts, settings, step
 from lorafactory.daemon import inbox as inboxes
-from lorafactory.daemon import mounts
 from lorafactory.intake import copy_new
 
 
