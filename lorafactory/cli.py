@@ -21,7 +21,7 @@ SECTIONS = {
     "the set": ("rename", "generate", "dedupe", "filter", "caption", "repeats", "review", "export", "undo"),
     "train and choose": ("probe", "train", "compare", "pick", "report"),
     "automate": ("watch", "overnight", "retry"),
-    "the record": ("why", "verify", "reproduce", "revoke"),
+    "the record": ("why", "verify", "reproduce", "revoke", "join"),
     "the machine": ("recipe", "init", "doctor"),
 }
 EPILOG = """\b

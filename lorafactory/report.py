@@ -119,7 +119,7 @@ def noticed(work: Work, store: Store) -> list[Noticed]:
     there = {p.name for p in work.set.pictures}
     found = [d for d in latest.values() if d.verdict in NOTICED and (d.image in there) == (d.verdict == "flagged")]
     places = {p.name: p.path for p in work.set.pictures} | work.set.aside
-    shown = thumbnails([places.get(d.image, Path()) for d in found], 144, 1_000_000)
+    shown = thumbnails([Path() if d.rule == "revoked" else places.get(d.image, Path()) for d in found], 144, 1_000_000)
     return [Noticed(d.image, address, d.verdict, why(d)) for d, address in zip(found, shown, strict=True)]
 
 

@@ -230,11 +230,14 @@ class Store:
         return next(iter(self._runs(where, tidy(lora))), None)
 
     def runs(self, lora: str | None = None, limit: int = 20, *, step: str | None = None) -> list[RunRow]:
-        """Return runs, of one LoRA or one step if it is given, newest first; a negative limit returns all."""
+        """Return runs, of one LoRA or one step if it is given, newest first; a negative limit returns all.
+
+        Of all LoRAs, the public ids tell the time, also of what was joined later.
+        """
         asked = {"lora": tidy(lora), "step": step}
         given = {column: value for column, value in asked.items() if value is not None}
         where = " AND ".join(f"{column} = ?" for column in given) or "1"
-        return self._runs(f"{where} ORDER BY id DESC LIMIT ?", *given.values(), limit)
+        return self._runs(f"{where} ORDER BY {'id' if lora else 'ulid'} DESC LIMIT ?", *given.values(), limit)
 
     def edges(self, run_id: int, direction: str, role: str | None = None) -> dict[str, str]:
         """Return name to sha256 of what a run read (`in`) or wrote (`out`)."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lorafactory import images
+from lorafactory import dataset, images
 from lorafactory.store import Store, tidy
-from lorafactory.workspace import Workspace, target
+from lorafactory.workspace import LoraDir, Workspace, target
 
 SLASHES = frozenset("/\\")
 """What a folder's place has, and a LoRA's name has not."""
 
 
 def lora_called(store: Store, space: Workspace, thing: str) -> str | None:
-    """The LoRA that is meant by a name, or by its folder."""
-    plain = not SLASHES.intersection(thing)
-    if plain and (store.runs(thing, limit=1) or (space.loras / thing).is_dir()):
+    """The LoRA that is meant by a name, or by its folder, which need not be there any more."""
+    if store.runs(thing, limit=1) or (not SLASHES.intersection(thing) and (space.loras / thing).is_dir()):
         return thing
     return target(space, thing).recorded if Path(thing).expanduser().is_dir() else None
 
@@ -26,16 +25,28 @@ def picture_called(store: Store, space: Workspace, thing: str) -> tuple[str | No
     An original may bear the name of another picture of the set, so a name stands for the set's picture first, and
     a file in `source/` for its content only. The LoRA of a file elsewhere is the folder that commands were given.
     """
-    path = Path(thing).expanduser()
+    path = file_called(space, thing)
     inside = _below(path.resolve(), space.loras.resolve())
-    parts = inside if len(inside) > 1 else () if path.is_file() else Path(thing).parts
-    lora = parts[0] if len(parts) > 1 else set_of(store, path) if path.is_file() else None
+    parts = inside if len(inside) > 1 else () if path.is_file() or path.is_absolute() else path.parts
+    lora = parts[0] if len(parts) > 1 else set_of(store, path)
     hashes = [images.sha256(path)] if path.is_file() else []
     if lora is not None and not (hashes and "source" in parts):
         hashes += store.named(lora, path.name, "picture")
     if lora is not None and not hashes:
         hashes += store.named(lora, path.name)
     return lora, path.name, list(dict.fromkeys(hashes))
+
+
+def file_called(space: Workspace, thing: str) -> Path:
+    """The file that is meant: itself, or of NAME/PICTURE the one in the set, else set aside, else an original."""
+    path = Path(thing).expanduser()
+    if path.is_file() or len(path.parts) != 2:
+        return path
+    place = LoraDir("", space.loras / path.parts[0], owned=True)
+    found = dataset.read_set(place.root, place.images)
+    named = {p.name: p.path for p in found.pictures}
+    tried = (named.get(path.name), found.aside.get(path.name), place.source / path.name)
+    return next((one for one in tried if one and one.is_file()), path)
 
 
 def set_of(store: Store, path: Path) -> str | None:

@@ -32,7 +32,7 @@ from lorafactory.options import json_option, workspace_option
 from lorafactory.recording import signed
 from lorafactory.store import Decision, RunRow, Store, tidy
 from lorafactory.training.lora_header import tensor_hash
-from lorafactory.workspace import Workspace, find_workspace, target
+from lorafactory.workspace import LoraDir, Workspace, find_workspace
 
 NEAR = 4
 """Bits of the perceptual hash that saving again and resizing cost (see `dedupe`)."""
@@ -126,8 +126,8 @@ def why(store: Store, space: Workspace, thing: str | None) -> LoraStory | Pictur
         return LoraStory(None, run_stories(store, None), [], hours=hours, **agreed)
     lora = lora_called(store, space, thing)
     if lora is not None:
-        place = target(space, thing) if SLASHES.intersection(lora) else space.lora(lora)
-        verdict = read_json(place.comparison / "verdict.json")
+        folder = LoraDir(lora, Path(lora).expanduser(), owned=False) if SLASHES.intersection(lora) else space.lora(lora)
+        verdict = read_json(folder.comparison / "verdict.json")
         return LoraStory(lora, run_stories(store, lora), excluded(store, lora), verdict, made(store, lora), **agreed)
     story = picture_story(store, space, thing)
     if not (story.decisions or story.trainings or story.sources or story.also or story.possible or story.revoked):
