@@ -1,7 +1,8 @@
 """What the record remembers of a set, and what a person changed since: the folder is the truth, so it is read anew.
 
 A difference between the folder and how the last run left it was made by a person. It is recorded once, as a decision
-`by hand`, and steps leave it as it is.
+`by hand`, and steps leave it as it is. But a set whose folder is gone begins anew: that is no decision about each of
+its pictures, and what a person did in the folder went with it. A folder that was emptied is there.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorafactory.dataset import Set, hash_of
-from lorafactory.store import Run, Store, tidy
+from lorafactory.dataset import Set, hash_of, subset_of
+from lorafactory.store import ANEW, Run, Store, tidy
 
 BY_HAND = "by hand"
 SYNTHETIC = "synthetic: "
@@ -58,8 +59,11 @@ def text_hash(text: str) -> str:
 def see_hand(pictures: Set, recorded: str, store: Store) -> list[str]:
     """Record once, as `by hand`, how the set differs from what the last run left; return it in words."""
     row = store.last_of(recorded)
-    if row is None:
+    if row is None or row.id < store.begun(recorded):
         return []
+    if is_gone(pictures) and store.edges(row.id, "out", "picture"):
+        with store.run(recorded, ANEW, version=1, key="", settings={}):
+            return [f"{pictures.root.name}: the folder of its set is gone, so the set begins anew"]
     left, texts = store.edges(row.id, "out", "picture"), store.edges(row.id, "out", "caption")
     now = {str(tidy(p.name)): p for p in pictures.pictures}
     aside = {str(tidy(name)) for name in pictures.aside}
@@ -88,6 +92,12 @@ def see_hand(pictures: Set, recorded: str, store: Store) -> list[str]:
     return [f"{name}: {verdict} {whose(verdict, broke)}" for name, _, verdict, _ in changes]
 
 
+def is_gone(pictures: Set) -> bool:
+    """True if no folder of the set is there, neither `12_word` nor pictures without one."""
+    own = [s for s in pictures.subsets if not s.reg]
+    return not any(s.pictures or s.folder == pictures.root or subset_of(s.folder) for s in own)
+
+
 def whose(verdict: str, broke: bool) -> str:
     """Who did it: a person, unless a run broke off that may have moved pictures without a word."""
     return "by a run that broke off" if broke and verdict in ("set aside", "added", "changed") else BY_HAND
@@ -111,8 +121,9 @@ def remember(recorded: str, store: Store, *, again: bool = False) -> Past:
     synthetic: dict[str, str] = {}
     repeats: dict[str, int] = {}
     undone = store.undone(recorded)
+    begun = store.begun(recorded)
     for d in store.decisions(lora=recorded):
-        if d.run in undone and d.rule != BY_HAND and d.verdict != "imported":
+        if d.run_id < begun or (d.run in undone and d.rule != BY_HAND and d.verdict != "imported"):
             continue
         if again and d.run in undone and d.verdict == "imported":
             taken_back[d.before or ""] = d.image

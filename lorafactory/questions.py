@@ -70,7 +70,8 @@ ORDER BY b.id""",
     ),
     "excluded": Question(
         "What is not in a LoRA's set, and what took it out",
-        "SELECT * FROM v_excluded WHERE lora = :lora ORDER BY image, id",
+        """SELECT * FROM v_excluded WHERE lora = :lora AND run_id > (
+  SELECT coalesce(max(id), 0) FROM run WHERE lora = :lora AND step = 'begun anew') ORDER BY image, id""",
     ),
     "captions": Question(
         "Who wrote each caption of a LoRA's set, by a run",

@@ -192,10 +192,14 @@ def up_to_date(module: ModuleType, work: Work, settings: StepSettings, key: str,
     """True if the latest run had this key, left exactly what the step would read now, and its files are there.
 
     Only the latest counts: after A, B and A again the folder holds what B made. A run that `undo` took back stays so
-    as long as the folder is as `undo` left it.
+    as long as the folder is as `undo` left it. Of a set that began anew since, only a run whose files are there counts.
     """
     rows = counting(module, work, settings, store)
     if not rows or rows[0].status != "done":
+        return False
+    outputs: Callable[[Work, StepSettings], list[Path]] | None = getattr(module, "outputs", None)
+    files = outputs(work, settings) if outputs else []
+    if rows[0].id < store.begun(work.place.recorded) and not files:
         return False
     stands = getattr(module, "stands", None)
     if key not in keys(module, rows) and not (stands and stands(rows[0].settings, settings)):
@@ -205,8 +209,7 @@ def up_to_date(module: ModuleType, work: Work, settings: StepSettings, key: str,
     shrinks = getattr(module, "SHRINKS", False) and not taken_back
     if not (now.items() <= seen.items() if shrinks else now == seen):
         return False
-    files: Callable[[Work, StepSettings], list[Path]] | None = getattr(module, "outputs", None)
-    return bool(taken_back) or files is None or all(path.exists() for path in files(work, settings))
+    return bool(taken_back) or all(path.exists() for path in files)
 
 
 def counting(module: ModuleType, work: Work, settings: StepSettings, store: Store) -> list[RunRow]:

@@ -39,9 +39,11 @@ from lorafactory.recording import (
     tidy,
 )
 
-__all__ = ["Change", "Decision", "Relative", "Run", "RunRow", "Store", "tidy"]
+__all__ = ["ANEW", "Change", "Decision", "Relative", "Run", "RunRow", "Store", "tidy"]
 
 LOCK_SECONDS = 60.0
+ANEW = "begun anew"
+"""Step of the run that says: the set's folder was gone, and what was recorded of it before counts no more."""
 
 _ID = "(SELECT id FROM blob WHERE sha256 = ?)"
 _RUN = "id, ulid, lora, step, version, status, key, settings, started_at, ended_at, wall_s, error, parent"
@@ -221,6 +223,11 @@ class Store:
         )
         return next(iter(self._runs(where, tidy(lora), step, status, status, key, key)), None)
 
+    def begun(self, lora: str) -> int:
+        """Return the id of the run since which the set is what it is, begun anew; 0 if it always was."""
+        row = self.last(lora, ANEW)
+        return row.id if row else 0
+
     def last_of(self, lora: str) -> RunRow | None:
         """Return the newest ended run, of any step, that left files or decided something."""
         decided = "EXISTS (SELECT 1 FROM decision WHERE run_id = run.id)"
@@ -271,7 +278,8 @@ class Store:
     def changing(self, lora: str) -> list[RunRow]:
         """Return the ended runs that changed files of this set and stand, newest first; those of `undo` left out."""
         changed = "EXISTS (SELECT 1 FROM change WHERE run_id = run.id)"
-        rows = self._runs(f"lora = ? AND step <> 'undo' AND {changed} ORDER BY id DESC", tidy(lora))
+        where = f"lora = ? AND step <> 'undo' AND id > ? AND {changed} ORDER BY id DESC"
+        rows = self._runs(where, tidy(lora), self.begun(lora))
         undone = self.undone(lora)
         return [row for row in rows if row.ulid not in undone]
 
