@@ -23,6 +23,8 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD = "urn:lorafactory:train:v1"
 Document = dict[str, Any]
+TABLES = ("from", "trigger", "kind", "class", "settings", "version", "precision", "threads", "device", "environment")
+"""In which order they matter, after base and pictures."""
 
 
 def sha256(text: str) -> str:
@@ -106,9 +108,11 @@ def flat(document: Document) -> Iterator[tuple[str, str]]:
         yield from (_pair("base", key, value) for key, value in document["base"].items() if key != "asked")
         for picture in document["pictures"]:
             yield from (_pair(picture["name"], key, value) for key, value in picture.items() if key != "name")
-        tables = {key: value for key, value in document.items() if key not in ("base", "pictures", "lora")}
-    for table, values in tables.items():
-        pairs = values.items() if isinstance(values, dict) else [("", values)]
+        tables = document
+    for table in TABLES:
+        values = tables.get(table)
+        pairs = list(values.items()) if isinstance(values, dict) else [("", values)]
+        pairs.sort(key=lambda pair: pair[0] != "sha256")
         yield from (_pair(table, key, value) for key, value in pairs)
 
 

@@ -48,7 +48,7 @@ SELECT {_RUN} FROM run WHERE step = 'train' AND id IN (SELECT i.run_id FROM hit 
         "Which files show the same pixels",
         "SELECT b.sha256 FROM look l JOIN blob b ON b.id = l.blob_id WHERE l.pixels = :pixels ORDER BY b.id",
     ),
-    "look": Question(
+    "looks": Question(
         "What a picture looks like, by its sha256",
         "SELECT l.pixels, l.phash FROM blob b CROSS JOIN look l ON l.blob_id = b.id WHERE b.sha256 = :sha256",
     ),
@@ -87,16 +87,28 @@ CROSS JOIN run r ON r.id = e.run_id AND r.step = 'train' WHERE b.sha256 = :sha25
     ),
     "kept": Question(
         "A text that a run kept: its manifest, or its plan",
-        """SELECT c.bytes FROM edge e JOIN content c ON c.blob_id = e.blob_id
+        """SELECT CAST(c.bytes AS TEXT) AS text FROM edge e JOIN content c ON c.blob_id = e.blob_id
 WHERE e.run_id = :run_id AND e.direction = 'out' AND e.role = :role""",
+    ),
+    "written": Question(
+        "Which runs wrote a file, by its sha256",
+        """SELECT r.ulid AS run, r.lora, r.step, r.started_at, e.role, e.name FROM blob b
+CROSS JOIN edge e ON e.blob_id = b.id AND e.direction = 'out' AND e.role NOT IN ('picture', 'caption')
+CROSS JOIN run r ON r.id = e.run_id WHERE b.sha256 = :sha256 ORDER BY r.id""",
+    ),
+    "models": Question(
+        "Which models a run asked, by its id",
+        "SELECT name, sha256 FROM v_edge WHERE run_id = :run_id AND direction = 'in' AND role = 'model' ORDER BY name",
     ),
     "retries": Question(
         "How often the jobs of a LoRA were tried again",
         "SELECT coalesce(sum(tries), 0) AS retries FROM job INDEXED BY job_lora WHERE lora = :lora",
     ),
     "verdicts": Question(
-        "What a run decided, and how often",
-        "SELECT verdict, count(*) AS n FROM decision WHERE run_id = :run_id GROUP BY verdict ORDER BY min(id)",
+        "What a run decided, and of how many pictures; kept are those of which it said nothing else",
+        """SELECT verdict, count(DISTINCT image) AS n FROM decision WHERE run_id = :run_id AND (
+  verdict <> 'kept' OR image NOT IN (SELECT image FROM decision WHERE run_id = :run_id AND verdict <> 'kept'))
+GROUP BY verdict ORDER BY min(id)""",
     ),
     "hours": Question(
         "Hours of training per LoRA",

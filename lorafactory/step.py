@@ -10,6 +10,7 @@ A step is a module of `steps/` with:
 and, where they differ from the defaults below:
 
     MODELS      which of "base", "clip", "blip" change the output
+    asks(settings) -> set[str]                  which of these are asked with such settings; all, or all but `no_clip`
     HEADER      which of "trigger", "kind", "class" change the output
     SHRINKS     True if pictures that left the set since change nothing
     ready(work, settings) -> None               raises what only the steps before can tell; asked right before `run`
@@ -282,7 +283,9 @@ def perform(
             families.park()
         for seen, sha in sees(module, noted, settings).items():
             run.used("sees", seen, sha)
-        for kind in set(getattr(module, "MODELS", ())) - ({"clip"} if getattr(settings, "no_clip", False) else set()):
+        kinds = set(getattr(module, "MODELS", ())) - ({"clip"} if getattr(settings, "no_clip", False) else set())
+        asks: Callable[[StepSettings], set[str]] | None = getattr(module, "asks", None)
+        for kind in asks(settings) if asks else kinds:
             run.used("model", *model_seen(noted, kind))
     return result
 

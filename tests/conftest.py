@@ -6,8 +6,8 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from filelock import FileLock
@@ -30,8 +30,7 @@ def no_network() -> Iterator[None]:
     patch.undo()
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """What a command did: exit code, stdout, stderr."""
 
     code: int
@@ -67,20 +66,45 @@ SMALL = {"pictures": 8, "epochs": 3, "repeats": 32, "batch": 4}
 """8 pictures and the traps that ten pictures may not lose, x 32 repeats / batch 4: 240 steps, 3 saves."""
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a small demo that went through the whole chain, made once for all; do not write in it."""
-    shared = (
-        tmp_path_factory.getbasetemp().parent
-        if os.environ.get("PYTEST_XDIST_WORKER")
-        else tmp_path_factory.getbasetemp()
-    )
-    root = shared / "small-demo"
-    with FileLock(str(root) + ".lock"):
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that is made once for all processes of the session; do not write in it."""
+    base = factory.getbasetemp()
+    root = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
+    with FileLock(f"{root}.lock"):
         if not (root / "done").exists():
-            make_small_demo(root)
+            root.mkdir()
+            make(root)
             (root / "done").touch()
     return root
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a small demo that went through the whole chain, with secrets lying about."""
+    from tests.history import FOLDER, secrets
+
+    def make(root: Path) -> None:
+        with secrets():
+            make_small_demo(root / FOLDER)
+
+    return made_once(tmp_path_factory, "small-demo", make) / FOLDER
+
+
+@pytest.fixture(scope="session")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace of the scripted history."""
+    from tests.history import FOLDER, make_all
+
+    return made_once(tmp_path_factory, "history", make_all) / FOLDER / "workspace"
+
+
+@pytest.fixture
+def copied(history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the scripted history's workspace, to do with as one likes; commands use it."""
+    space = tmp_path / "workspace"
+    shutil.copytree(history, space)
+    monkeypatch.setenv("LORAFACTORY_WORKSPACE", str(space))
+    return space
 
 
 def make_small_demo(root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lorafactory import dataset, images
+from lorafactory.journal import TEXTS
 from lorafactory.store import Store, tidy
 from lorafactory.workspace import LoraDir, Workspace, target
 
@@ -38,8 +39,13 @@ def picture_called(store: Store, space: Workspace, thing: str) -> tuple[str | No
 
 
 def file_called(space: Workspace, thing: str) -> Path:
-    """The file that is meant: itself, or of NAME/PICTURE the one in the set, else set aside, else an original."""
+    """The file that is meant: itself, or of NAME/PICTURE the one in the set, else set aside, else an original.
+
+    A caption means its picture.
+    """
     path = Path(thing).expanduser()
+    if path.suffix in TEXTS:
+        return next((p for s in images.SUFFIXES if (p := file_called(space, str(path.with_suffix(s)))).is_file()), path)
     if path.is_file() or len(path.parts) != 2:
         return path
     place = LoraDir("", space.loras / path.parts[0], owned=True)
@@ -70,7 +76,7 @@ def seen(path: Path) -> tuple[str, int]:
 def look_of(store: Store, path: Path, hashes: list[str]) -> tuple[str, int] | None:
     """What a picture looks like: as recorded, else as its file shows."""
     for sha in hashes:
-        for row in store.ask("look", sha256=sha):
+        for row in store.ask("looks", sha256=sha):
             return row["pixels"], row["phash"]
     try:
         return seen(path) if path.is_file() else None

@@ -29,6 +29,8 @@ class Made:
     retries: int
     manifest: dict[str, Any]
     """Base, pictures with captions and repeats, settings, machine; empty of a training before there were manifests."""
+    begins: str
+    """LoRA and file that it went on from; empty if it began anew, or if the record does not know it."""
     writers: dict[str, str]
     """Picture to who wrote its caption: a captioner, `by hand`, ...; none where it has no words but the trigger."""
     excluded: list[Decision]
@@ -43,7 +45,7 @@ def made(store: Store, lora: str, run_id: int | None = None) -> Made | None:
     if row is None:
         return None
     found = manifest_in(store, row["run_id"])
-    names = {p["name"] for p in found.get("pictures", [])}
+    names, begins = {p["name"] for p in found.get("pictures", [])}, found.get("from", {}).get("sha256", "")
     writers = store.ask("captions", lora=tidy(lora), run_id=row["run_id"])
     return Made(
         run=row["run"],
@@ -53,6 +55,7 @@ def made(store: Store, lora: str, run_id: int | None = None) -> Made | None:
         hours=row["hours"],
         retries=store.ask("retries", lora=tidy(lora))[0]["retries"],
         manifest=found,
+        begins=next((f"{where}/{n}" for where, n in store.places(begins) if n.endswith(".safetensors")), ""),
         writers={w["image"]: w["rule"] for w in writers if w["image"] in names},
         excluded=excluded(store, lora),
         revoked=bool(row["revoked"]),
@@ -62,7 +65,7 @@ def made(store: Store, lora: str, run_id: int | None = None) -> Made | None:
 def manifest_in(store: Store, run_id: int) -> manifest.Document:
     """The manifest of a training; empty if it has none."""
     rows = store.ask("kept", run_id=run_id, role="manifest")
-    return dict(json.loads(rows[0]["bytes"])) if rows else {}
+    return dict(json.loads(rows[0]["text"])) if rows else {}
 
 
 def training_of(store: Store, path: Path, said: Mapping[str, str]) -> tuple[str, int] | None:

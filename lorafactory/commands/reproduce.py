@@ -25,7 +25,7 @@ from typing import Any
 import click
 
 from lorafactory import images, manifest, settings, step
-from lorafactory.commands._called import lora_called
+from lorafactory.commands._called import SLASHES, lora_called
 from lorafactory.commands._made import manifest_in, training_of
 from lorafactory.commands._statement import papers
 from lorafactory.errors import InputError, LoraError, SettingsError
@@ -35,10 +35,10 @@ from lorafactory.recipe import Header, Recipe
 from lorafactory.recording import environment
 from lorafactory.step import Work
 from lorafactory.steps import _papers, train
-from lorafactory.store import Store
+from lorafactory.store import Store, tidy
 from lorafactory.training.lora_header import tensor_hash
 from lorafactory.training.plan import Example, plan
-from lorafactory.workspace import LoraDir, ModelSet, Workspace, checkpoints, find_workspace, identity, model_set, target
+from lorafactory.workspace import LoraDir, ModelSet, Workspace, checkpoints, find_workspace, identity, model_set
 
 IDENTICAL, SAME = "bit-identical", "same settings"
 
@@ -72,23 +72,29 @@ def recover(space: Workspace, store: Store, thing: str) -> tuple[LoraDir, Recove
         lora, run_id = found or (None, None)
     else:
         lora, run_id = lora_called(store, space, thing), None
-    rows = store.ask("lora", lora=lora) if lora else []
+    rows = store.ask("lora", lora=tidy(lora)) if lora else []
     row = next((r for r in rows if r["definition"] and run_id in (None, r["run_id"])), None)
     if row is None or lora is None:
         raise SettingsError(f"no training of {thing} in {space.record} left a manifest: lora why {thing}")
     made, came = manifest_in(store, row["run_id"]), store.ask("kept", run_id=row["run_id"], role="plan")
-    told = json.loads(came[0]["bytes"]) if came else {"saves": {}, "means": None}
-    place, found_ = target(space, lora), Recovered(made, row["run"], told["saves"], told["means"])
-    look_for_models(space, place, found_)
-    look_for_files(place, found_, json.loads(row["settings"]).get("from_lora") or "")
-    found_.differs = machine(made)
-    return place, found_
+    told = json.loads(came[0]["text"]) if came else {"saves": {}, "means": None}
+    owned = not SLASHES.intersection(lora)  # its folder may be gone
+    place = space.lora(lora) if owned else LoraDir(made["lora"], Path(lora).expanduser(), owned=False)
+    recovered = Recovered(made, row["run"], told["saves"], told["means"])
+    look_for_models(space, place, recovered)
+    look_for_files(place, recovered, json.loads(row["settings"]).get("from_lora") or "")
+    recovered.differs = machine(made)
+    return place, recovered
 
 
 def look_for_models(space: Workspace, place: LoraDir, found: Recovered) -> None:
     """The base by its content: as it was named, as it is named now, then any checkpoint; and its VAE."""
     base, now = found.manifest["base"], settings.effective(space, place).header
-    vae = now.vae if base["vae_sha256"] else None
+    vae = None
+    if base["vae_sha256"]:
+        tried = [path for name in (now.vae, *checkpoints(space)) if name and (path := Path(name).expanduser()).exists()]
+        vae = next((str(path) for path in tried if identity(space, path) == base["vae_sha256"]), None)
+        found.missing += [] if vae else [f"the VAE (sha256 {base['vae_sha256']})"]
     for name in dict.fromkeys((base["asked"], now.base, *map(str, checkpoints(space)))):
         with suppress(LoraError):
             models = model_set(space, name, vae=vae, prediction=base["prediction"] or None)
@@ -97,8 +103,6 @@ def look_for_models(space: Workspace, place: LoraDir, found: Recovered) -> None:
                 break
     if found.models is None:
         found.missing.append(f"the base {base['asked']} (sha256 {base['sha256']})")
-    elif base["vae_sha256"] and not (vae and identity(space, Path(vae).expanduser()) == base["vae_sha256"]):
-        found.missing.append(f"the VAE (sha256 {base['vae_sha256']})")
 
 
 def look_for_files(place: LoraDir, found: Recovered, from_lora: str) -> None:
@@ -207,7 +211,8 @@ def command(thing: str, only_plan: bool, as_json: bool, workspace: Path | None) 
     if found.missing:
         raise InputError(impossible(thing, found.missing))
     s = train.Settings.model_validate(found.manifest["settings"])
-    lines = [f"{place.name}: {plan(found.examples, s)}", *(f"  {what}" for what in found.differs)]
+    lines = [f"{place.name}: {plan(found.examples, s)}", "  all that it was made of is there"]
+    lines += [f"  {what}" for what in found.differs]
     data: dict[str, Any] = {"run": found.run, "differs": found.differs, "saves": found.saves}
     if not only_plan:
         data |= recorded(space, place, found)

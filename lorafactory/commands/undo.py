@@ -18,12 +18,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 import click
 
 from lorafactory import journal, past, settings, step, steps
+from lorafactory.commands._telling import local
 from lorafactory.dataset import ASIDE, Picture
 from lorafactory.errors import InputError
 from lorafactory.journal import Act, WayBack
@@ -152,11 +152,6 @@ def conflicted(place: LoraDir, row: RunRow, plan: WayBack) -> str:
     first = f"{row.step} of {local(row.started_at)} cannot be taken back whole; by hand, since then:"
     last = [f"    lora undo {name} --keep-by-hand     leaves these as they are and takes back the rest"]
     return "\n".join([first, *told, *last])
-
-
-def local(at: str) -> str:
-    """The record's UTC time as the clock on the wall had it."""
-    return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def act_or_report(space: Workspace, work: Work, *, keep: bool) -> Result:

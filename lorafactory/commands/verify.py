@@ -85,7 +85,7 @@ def saves(place: LoraDir, store: Store) -> Iterator[str]:
     there = {path.name: path for folder in reversed(folders) for path in sorted(folder.glob("*.safetensors"))}
     train = store.last(place.recorded, "train")
     rows = store.ask("kept", run_id=train.id, role="plan") if train else []
-    for name, tensors in (json.loads(rows[0]["bytes"])["saves"] if rows else {}).items():
+    for name, tensors in (json.loads(rows[0]["text"])["saves"] if rows else {}).items():
         if name not in there:
             yield f"{name} is gone"
         elif tensor_hash(there[name]) != tensors:

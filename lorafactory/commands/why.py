@@ -23,7 +23,7 @@ import click
 
 from lorafactory import images, manifest
 from lorafactory.commands import _statement, _telling
-from lorafactory.commands._called import SLASHES, look_of, lora_called, picture_called, seen
+from lorafactory.commands._called import SLASHES, file_called, look_of, lora_called, picture_called, seen
 from lorafactory.commands._made import Made, excluded, inputs, made, training_of
 from lorafactory.commands._statement import papers
 from lorafactory.errors import SettingsError
@@ -104,12 +104,20 @@ class PictureStory:
     """Names of what it was made from."""
     also: list[str]
     """Other names of the same bytes."""
+    in_set: list[str]
+    """Under which names it was in the set as the latest run left it."""
+    out: list[Decision]
+    """What took it out of the set, under any name."""
     elsewhere: list[str]
     """Other LoRAs and folders that had these bytes; what they decided is told when they are asked about."""
     decisions: list[Decision]
+    models: dict[str, dict[str, str]]
+    """Of the runs that decided, by their public ids: the models that were asked, with their sha256."""
+    written: list[dict[str, Any]]
+    """The runs that wrote this file, if it is not a picture of a set."""
     trainings: list[RunRow]
     possible: list[str]
-    """Pictures that look alike by the perceptual hash, and may be the same."""
+    """Pictures that look alike by the perceptual hash, and may be the same; where all pixels are equal they are."""
     revoked: str
     """Why it, or what it came from, may not be used; empty if it may."""
 
@@ -130,7 +138,8 @@ def why(store: Store, space: Workspace, thing: str | None) -> LoraStory | Pictur
         verdict = read_json(folder.comparison / "verdict.json")
         return LoraStory(lora, run_stories(store, lora), excluded(store, lora), verdict, made(store, lora), **agreed)
     story = picture_story(store, space, thing)
-    if not (story.decisions or story.trainings or story.sources or story.also or story.possible or story.revoked):
+    if not (story.decisions or story.trainings or story.sources or story.also or story.possible or story.revoked
+            or story.written):  # fmt: skip
         known = sorted({run.lora for run in store.runs(limit=1000)})
         raise SettingsError(
             f"nothing is recorded about {thing}.\n    lora why NAME, NAME/0001.png or the path of a picture;"
@@ -193,15 +202,23 @@ def file_story(store: Store | None, path: Path) -> FileStory:
 def difference(store: Store | None, space: Workspace, one: str, other: str) -> Difference:
     """The first input in which two LoRAs differ, or in what two pictures do."""
     pair = [inputs(store, space, thing) for thing in (one, other)]
+    paths = [file_called(space, thing) for thing in (one, other)]
+    loras = [path.is_file() and path.suffix == ".safetensors" for path in paths]
     if not all(pair):
-        paths = [Path(thing).expanduser() for thing in (one, other)]
-        if all(path.is_file() and path.suffix != ".safetensors" for path in paths):
+        if all(path.is_file() for path in paths) and not any(loras):
             return Difference(one, other, *pictures_apart(*paths))
         unknown = ", ".join(thing for thing, found in zip((one, other), pair, strict=True) if not found)
         raise SettingsError(f"nothing tells what went into {unknown}: no manifest in the record, no .prov.json beside")
     if any("resolvedDependencies" in found for found in pair):
         pair = [found if "resolvedDependencies" in found else manifest.definition(found) for found in pair]
-    return Difference(one, other, *(manifest.difference(*pair) or ("", "", "")))
+    apart = manifest.difference(*pair) or (saves_apart(*paths) if all(loras) else None)
+    return Difference(one, other, *(apart or ("", "", "")))
+
+
+def saves_apart(one: Path, other: Path) -> tuple[str, str, str] | None:
+    """How far the trainings of two files had come, where that differs; of one training all else is the same."""
+    here, there = (papers(path).get("ss_steps", "-") for path in (one, other))
+    return None if here == there else ("steps trained", here, there)
 
 
 def pictures_apart(one: Path, other: Path) -> tuple[str, str, str]:
@@ -220,7 +237,7 @@ def pictures_apart(one: Path, other: Path) -> tuple[str, str, str]:
 def picture_story(store: Store, space: Workspace, thing: str) -> PictureStory:
     """All that the record says of a picture, whether it is given by path or as NAME/PICTURE."""
     lora, name, hashes = picture_called(store, space, thing)
-    path = Path(thing).expanduser()
+    path = file_called(space, thing)
     look = look_of(store, path, hashes)
     if path.is_file() and not any(store.places(sha) for sha in hashes) and look:
         hashes = [*hashes, *(row["sha256"] for row in store.ask("pixels", pixels=look[0]))]
@@ -231,16 +248,24 @@ def picture_story(store: Store, space: Workspace, thing: str) -> PictureStory:
     home = tidy(lora) or (about[-1].lora if about else None)
     others = {where for sha in hashes for where, _ in store.places(sha)} - {home}
     trainings = {run.id: run for sha in hashes for _, run in store.users_of(sha)}
+    decisions = [d for d in about if d.lora == home]
+    asked = {d.run: store.ask("models", run_id=d.run_id) for d in decisions}
+    last, same = store.last_of(home or ""), {*hashes, *parents, *made}
+    left = store.edges(last.id, "out", "picture") if last else {}
     return PictureStory(
         picture=f"{lora}/{name}" if lora and not SLASHES.intersection(lora) else thing,
         lora=lora,
         sha256=hashes,
-        sources=names(store, parents, home) or names(store, parents, None),
-        also=[other for other in names(store, hashes, home) if other != name],
+        sources=files(store, parents, home) or files(store, parents, None),
+        also=[other for other in files(store, hashes, home) if Path(other).name != name],
+        in_set=[name for name, sha in left.items() if sha in same],
+        out=[d for d in excluded(store, home or "") if d.sha256 in same],
         elsewhere=sorted(others),
-        decisions=[d for d in about if d.lora == home],
+        decisions=decisions,
+        models={run: {row["name"]: row["sha256"] for row in rows} for run, rows in asked.items() if rows},
+        written=[row for sha in hashes for row in store.ask("written", sha256=sha)],
         trainings=[trainings[i] for i in sorted(trainings)],
-        possible=alike(store, look, {*hashes, *parents, *made}),
+        possible=alike(store, look, same),
         revoked=next((row["reason"] for sha in [*hashes, *parents] for row in store.ask("revoked", sha256=sha)), ""),
     )
 
@@ -249,21 +274,23 @@ def alike(store: Store, look: tuple[str, int] | None, known: set[str]) -> list[s
     """Other recorded pictures whose perceptual hash is within `NEAR` bits, by any name, with the LoRAs they are in."""
     if look is None:
         return []
-    found = []
+    found, same = [], {row["sha256"] for row in store.ask("pixels", pixels=look[0])}
     for row in store.ask("near", phash=signed(look[1] & _BITS)):
         apart = ((row["phash"] ^ look[1]) & _BITS).bit_count()
         if apart <= NEAR and row["sha256"] not in known:
+            how = _telling.SAME if row["sha256"] in same else f"{apart} of 64 bits apart"
             where, name = min(store.places(row["sha256"]), default=("", ""))
             used = sorted({lora for lora, _ in store.users_of(row["sha256"])})
             trained = f", in {', '.join(used)}" if used else ""
-            found.append(f"{where}/{name}, {apart} of 64 bits{trained}")
+            found.append(f"{where}/{name}, {how}{trained}")
     return sorted(found)
 
 
-def names(store: Store, hashes: list[str], lora: str | None) -> list[str]:
-    """The names under which contents are recorded, for this LoRA if one is given."""
+def files(store: Store, hashes: list[str], lora: str | None) -> list[str]:
+    """The file names under which contents are recorded, for this LoRA if one is given."""
     places = {place for sha256 in hashes for place in store.places(sha256)}
-    return sorted({name for where, name in places if lora in (None, where)})
+    found = {name for where, name in places if lora in (None, where) and Path(name).suffix}
+    return sorted(name for name in found if Path(name).name == name or Path(name).name not in found)
 
 
 # ---------------------------------------------------------------- the command

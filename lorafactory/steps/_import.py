@@ -176,6 +176,7 @@ class Import:
         twin = self.content.get(looks)
         if twin and twin.name in self._names:
             self.put_aside(original, TWIN, "same pixels", rival=twin)
+            self.work.note.derived(twin.path, original, "png")  # it is another original of the same picture
             return twin
         if twin and sha in self.work.past.undone and twin.path.parent == self.target.root / ASIDE / UNDONE:
             picture = self.bring_back(original, twin)

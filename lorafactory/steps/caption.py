@@ -107,6 +107,12 @@ class Plan:
     """Captioned by us for this very picture with these very settings."""
 
 
+def asks(s: Settings) -> set[str]:
+    """BLIP where it describes the pictures, and CLIP where it judges or chooses words."""
+    by_clip = s.judged or (s.words and s.mode != NONE and not s.no_clip)
+    return ({"blip"} if s.mode == "blip" else set()) | ({"clip"} if by_clip else set())
+
+
 # ---------------------------------------------------------------- checks
 
 
@@ -123,7 +129,7 @@ def check(work: Work, s: Settings) -> list[Problem]:
     elif s.mode not in (FILES, NONE) and (lacking := captioners.get(s.mode).missing(model_of(work, s))):
         fix = 'or one caption for all: --text "{trigger}, a photo"; or those that are there: --captioner files'
         problems.append(Problem(lacking, fix))
-    if s.judged or (s.words and s.mode != NONE and not s.no_clip):
+    if "clip" in asks(s):
         problems += clip_problems(work, no_clip=False)
     elif s.mode not in (FILES, NONE, TEXT):
         problems += strangers(work)
