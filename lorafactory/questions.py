@@ -28,7 +28,8 @@ _HIT = f"""WITH RECURSIVE hit (id, depth) AS (
   UNION SELECT o.blob_id, 1 FROM hit CROSS JOIN {_READ}
     CROSS JOIN run r ON r.id = i.run_id AND r.step = 'train'
     CROSS JOIN edge o ON o.run_id = r.id AND o.direction = 'out' AND o.role = 'save')"""
-_RUN = "id, ulid, lora, step, version, status, key, settings, started_at, ended_at, wall_s, error, parent"
+RUN = "id, ulid, lora, step, version, status, key, settings, started_at, ended_at, wall_s, error, parent"
+"""The columns of a `RunRow`."""
 
 QUESTIONS = {
     "decisions": Question(
@@ -38,7 +39,7 @@ QUESTIONS = {
     "trainings": Question(
         "Which trainings saw a picture, or anything that came from it",
         f"""{_HIT}
-SELECT {_RUN} FROM run WHERE step = 'train' AND id IN (SELECT i.run_id FROM hit CROSS JOIN {_READ}) ORDER BY id""",
+SELECT {RUN} FROM run WHERE step = 'train' AND id IN (SELECT i.run_id FROM hit CROSS JOIN {_READ}) ORDER BY id""",
     ),
     "offspring": Question(
         "What came from a file: pictures, saves, what was drawn with them",

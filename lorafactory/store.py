@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from lorafactory.errors import STOPPED, LoraError, RecordError
 from lorafactory.migrations import migrate, pending
 from lorafactory.mounts import refuse_network
-from lorafactory.questions import QUESTIONS
+from lorafactory.questions import QUESTIONS, RUN
 from lorafactory.recording import (
     Change,
     Decision,
@@ -46,7 +46,6 @@ ANEW = "begun anew"
 """Step of the run that says: the set's folder was gone, and what was recorded of it before counts no more."""
 
 _ID = "(SELECT id FROM blob WHERE sha256 = ?)"
-_RUN = "id, ulid, lora, step, version, status, key, settings, started_at, ended_at, wall_s, error, parent"
 _open_runs: set[str] = set()
 """ULIDs of the runs in progress in this process, which `interrupt` leaves alone."""
 
@@ -214,7 +213,7 @@ class Store:
     transaction, select = _write, _all  # for the daemon's own tables
 
     def _runs(self, where: str, *values: object) -> list[RunRow]:
-        return [_run_row(row) for row in self._all(f"SELECT {_RUN} FROM run WHERE {where}", *values)]
+        return [_run_row(row) for row in self._all(f"SELECT {RUN} FROM run WHERE {where}", *values)]
 
     def last(self, lora: str, step: str, *, status: str | None = "done", key: str | None = None) -> RunRow | None:
         """Return the newest run of a step on a LoRA, with this cache key if one is given."""
@@ -323,10 +322,9 @@ class Store:
         rows = self._all("SELECT step, value FROM metric WHERE run_id = ? AND name = ? ORDER BY step", run_id, name)
         return [(step, math.nan if value is None else value) for step, value in rows]
 
-    def users_of(self, sha256: str) -> list[tuple[str, RunRow]]:
+    def users_of(self, sha256: str) -> list[RunRow]:
         """Return the trainings, finished or not, that saw this picture or anything that came from it."""
-        rows = self.ask("trainings", sha256=sha256)
-        return [(row.lora, row) for row in (_run_row(tuple(row.values())) for row in rows)]
+        return [_run_row(tuple(row.values())) for row in self.ask("trainings", sha256=sha256)]
 
     def ask(self, question: str, **values: object) -> list[dict[str, Any]]:
         """Return the answer to one of `QUESTIONS`, a table per row."""

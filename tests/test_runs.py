@@ -257,7 +257,7 @@ def test_users_of_a_picture_also_through_a_synthetic_one(store: Store):
         run.derived(sha("g"), sha("s"), "generated")
     second = train(store, "dora", "gh", save="z")
     train(store, "cleo", "c", save="y")  # shares a picture and every caption with anna, and nothing with a
-    assert [(lora, row.id) for lora, row in store.users_of(sha("a"))] == [("anna", first.id), ("dora", second.id)]
-    assert [lora for lora, _ in store.users_of(sha("c"))] == ["anna", "dora", "cleo"]
-    assert [lora for lora, _ in store.users_of(sha("h"))] == ["dora"]
+    assert [(row.lora, row.id) for row in store.users_of(sha("a"))] == [("anna", first.id), ("dora", second.id)]
+    assert [row.lora for row in store.users_of(sha("c"))] == ["anna", "dora", "cleo"]
+    assert [row.lora for row in store.users_of(sha("h"))] == ["dora"]
     assert store.users_of(sha("e")) == []

@@ -19,7 +19,7 @@ import itertools
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -104,13 +104,21 @@ class Joined:
     """Pictures of sets here that are among them, and why."""
 
 
-def join(store: Store, space: Workspace, other: Path) -> Joined:
-    """Bring over what this record lacks; InputError if there is no other record."""
+def record_of(space: Workspace, other: Path) -> Path:
+    """The other workspace's record, or a copy of one; InputError if there is none."""
     record = (other / "lorafactory.db" if other.is_dir() else other).resolve()
-    if not record.is_file():
+    found = False
+    with suppress(OSError), record.open("rb") as file:
+        found = file.read(6) == b"SQLite"
+    if not found:
         raise InputError(f"{record}: no record there\n    lora join FOLDER: a workspace, or a copy of its record")
-    if record.samefile(space.record):
+    if record == space.record.resolve():
         raise InputError(f"{record} is the record of this workspace\n    lora join FOLDER: another workspace")
+    return record
+
+
+def join(store: Store, space: Workspace, record: Path) -> Joined:
+    """Bring over what this record lacks."""
     done = Joined(str(record))
     with attached(store, record), store.transaction() as db:
         run_all(db, PREPARE)
@@ -204,6 +212,7 @@ def lines(done: Joined) -> list[str]:
 @workspace_option
 def command(other: Path, as_json: bool, workspace: Path | None) -> None:
     space = find_workspace(workspace)
+    record = record_of(space, other.expanduser())
     with Store(space.record) as store:
-        done = join(store, space, other.expanduser())
+        done = join(store, space, record)
     click.echo(json.dumps(asdict(done)) if as_json else "\n".join(lines(done)))

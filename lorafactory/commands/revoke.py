@@ -67,7 +67,7 @@ def forms(store: Store, space: Workspace, thing: str) -> list[str]:
 def revoke(store: Store, space: Workspace, thing: str, reason: str) -> Revoked:
     """Mark all of it, take it out of the sets, and gather what is left to do."""
     marked = forms(store, space, thing)
-    trainings = {run.id: lora for sha in marked for lora, run in store.users_of(sha)}
+    trainings = {run.id: run.lora for sha in marked for run in store.users_of(sha)}
     store.revoke(marked, reason)
     done, forbidden = Revoked(marked[0], len(marked)), set(marked)
     for folder in sorted(space.loras.glob("*/")):

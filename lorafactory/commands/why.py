@@ -247,7 +247,7 @@ def picture_story(store: Store, space: Workspace, thing: str) -> PictureStory:
     about = sorted(found.values(), key=lambda d: d.id)
     home = tidy(lora) or (about[-1].lora if about else None)
     others = {where for sha in hashes for where, _ in store.places(sha)} - {home}
-    trainings = {run.id: run for sha in hashes for _, run in store.users_of(sha)}
+    trainings = {run.id: run for sha in hashes for run in store.users_of(sha)}
     decisions = [d for d in about if d.lora == home]
     asked = {d.run: store.ask("models", run_id=d.run_id) for d in decisions}
     last, same = store.last_of(home or ""), {*hashes, *parents, *made}
@@ -280,7 +280,7 @@ def alike(store: Store, look: tuple[str, int] | None, known: set[str]) -> list[s
         if apart <= NEAR and row["sha256"] not in known:
             how = _telling.SAME if row["sha256"] in same else f"{apart} of 64 bits apart"
             where, name = min(store.places(row["sha256"]), default=("", ""))
-            used = sorted({lora for lora, _ in store.users_of(row["sha256"])})
+            used = sorted({run.lora for run in store.users_of(row["sha256"])})
             trained = f", in {', '.join(used)}" if used else ""
             found.append(f"{where}/{name}, {how}{trained}")
     return sorted(found)

@@ -245,6 +245,10 @@ def test_what_is_no_other_record_is_refused(lora: Any, ours: Path, tmp_path: Pat
     before = query(ours, "SELECT count(*) FROM run")
     said = lora("join", tmp_path / "nowhere")
     assert (said.code, said.err.splitlines()[0]) == (3, f"lora: {tmp_path}/nowhere: no record there")
+    (tmp_path / "anna.safetensors").write_bytes(b"a LoRA")
+    assert "no record there" in lora("join", tmp_path / "anna.safetensors").err
+    assert lora("join", tmp_path / "nowhere", "--workspace", tmp_path / "none").code == 3
+    assert not (tmp_path / "none").exists()
     said = lora("join", ours.parent)
     assert (said.code, said.err.splitlines()[0]) == (3, f"lora: {ours} is the record of this workspace")
     strange = tmp_path / "cake.db"
