@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorafactory import images
+from lorafactory import crops, images
+from lorafactory.crops import Box
 from lorafactory.errors import InputError
 from lorafactory.files import write_whole
 
@@ -121,6 +122,11 @@ class Set:
     def garbled(self) -> list[Path]:
         """The captions that are not UTF-8 text, also those of regularisation pictures."""
         return [p.caption_path for s in self.subsets for p in s.pictures if p.garbled]
+
+    @property
+    def crops(self) -> dict[str, Box]:
+        """Name within the set to the part of a picture that is trained on, where that is not all of it."""
+        return crops.read(self.root)
 
     @property
     def aside(self) -> dict[str, Path]:

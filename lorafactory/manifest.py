@@ -43,7 +43,7 @@ def definition(manifest: Document) -> Document:
     materials += [material("vae", base["vae_sha256"])] if base["vae_sha256"] else []
     materials += [material("lora", begins["sha256"])] if begins["sha256"] else []
     for picture in manifest["pictures"]:
-        told = {key: picture[key] for key in ("repeats", "reg", "mask_sha256") if picture[key]}
+        told = {key: picture[key] for key in ("repeats", "reg", "mask_sha256", "crop") if picture.get(key)}
         materials.append(material("picture", picture["sha256"], caption_sha256=sha256(picture["caption"]), **told))
     return {
         "buildType": BUILD,

@@ -1,5 +1,5 @@
-"""One history for all who ask about it: duplicates and rejects, a caption by hand, a mask, a LoRA, pictures drawn with
-it, a second LoRA from these, a third that goes on from the second, and more of the third.
+"""One history for all who ask about it: duplicates and rejects, a caption by hand, a mask, a crop, a LoRA, pictures
+drawn with it, a second LoRA from these, a third that goes on from the second, and more of the third.
 
 Secrets lie about wherever one might be picked up: in the environment, in folder names, in what a person writes down.
 """
@@ -110,6 +110,7 @@ def make(space: Path, base: Path) -> None:
     (next((anna / "training_images").iterdir()) / "0002.txt").write_text("zqx, a red star\n", encoding="utf-8")
     (anna / "masks").mkdir(exist_ok=True)
     Image.new("L", (96, 96), 128).save(anna / "masks" / "0003.png")
+    (anna / "crops.toml").write_text('"0003.png" = [8, 4, 72, 68]\n', encoding="utf-8")
     run(space, "make", "anna", "--to", "train")
     choose(space, anna)
 

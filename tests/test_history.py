@@ -179,7 +179,7 @@ def test_a_lora_that_goes_on_from_another(history: Path) -> None:
 
 def test_the_manifest_of_a_training_whole(history: Path) -> None:
     made, sha = told(history, "anna")["made"], hashes(history, "anna")
-    plain = {"repeats": 2, "reg": False, "mask_sha256": ""}
+    plain = {"repeats": 2, "reg": False, "mask_sha256": "", "crop": None}
     mask = images.sha256(history / "loras" / "anna" / "masks" / "0003.png")
     found = {key: value for key, value in made["manifest"].items() if key not in ("settings", "device", "precision")}
     assert found == {
@@ -196,7 +196,8 @@ def test_the_manifest_of_a_training_whole(history: Path) -> None:
         "pictures": [
             {"name": "0001.png", "sha256": sha["0001.png"], "caption": "zqx, a star", **plain},
             {"name": "0002.png", "sha256": sha["0002.png"], "caption": "zqx, a red star", **plain},
-            {"name": "0003.png", "sha256": sha["0003.png"], "caption": "zqx, a star", **plain, "mask_sha256": mask},
+            {"name": "0003.png", "sha256": sha["0003.png"], "caption": "zqx, a star", **plain, "mask_sha256": mask}
+            | {"crop": [8, 4, 72, 68]},
         ],
         "trigger": "zqx",
         "kind": "object",

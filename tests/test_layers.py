@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     {"scoring", "training"},
     {"families", "networks", "encoders", "captioners", "exports"},
     {"dataset", "sidecars", "unzip"},
-    {"trigger", "wording", "images", "store", "recipe", "workspace", "recipe_formats", "manifest"},
+    {"crops", "trigger", "wording", "images", "store", "recipe", "workspace", "recipe_formats", "manifest"},
     {"recording", "migrations", "questions", "pocket", "colour", "heartbeat"},
     {"files", "pages", "mounts"},
     {"errors"},

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from lorafactory import exports, settings, step, steps
+from lorafactory import crops, exports, settings, step, steps
 from lorafactory.errors import InputError
 from lorafactory.exports import Bundle
 from lorafactory.options import json_option, shown, workspace_option
@@ -75,8 +75,9 @@ def free_place(work: Work, form: str, suffix: str, to: Path | None) -> Path:
 def unwritten(work: Work) -> list[str]:
     """What a set has beside pictures and captions, and no form takes."""
     masks = work.place.root / "masks"
-    count = len(list(masks.glob("*.png")))
-    return [f"{count} masks, which are in {masks}"] if count else []
+    count, cut = len(list(masks.glob("*.png"))), work.set.crops
+    told = [f"{count} masks, which are in {masks}"] if count else []
+    return [*told, *([f"{len(cut)} crops, which are in {work.place.root / crops.NAME}"] if cut else [])]
 
 
 @click.command(help=__doc__)

@@ -126,7 +126,8 @@ def look_for_files(place: LoraDir, found: Recovered, from_lora: str) -> None:
         known_as = {key: told[key] for key in ("name", "sha256", "caption", "repeats", "reg")}
         trigger = "" if told["reg"] else found.manifest["trigger"]
         width, height = images.size(path)
-        found.examples.append(Example(path=path, width=width, height=height, trigger=trigger, mask=mask, **known_as))
+        known_as |= {"crop": (*told["crop"],) if told.get("crop") else None, "mask": mask}
+        found.examples.append(Example(path=path, width=width, height=height, trigger=trigger, **known_as))
 
 
 def machine(made: Document) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
+from lorafactory.crops import Box
 from lorafactory.scoring.grid import INK, LINE, PAPER, SOFT, font, wrapped
 from lorafactory.setcheck import count
 from lorafactory.setcheck.looks import THUMB, Look
@@ -100,7 +101,7 @@ def draw(
 ) -> None:
     """One picture in its cell, which is as high as the group's tallest, and what is said below it."""
     image = look.thumb.copy()
-    box = crop_box(fit, image.size) if fit else (0, 0, 0, 0)
+    box = crop_box(look, fit) if fit else (0, 0, 0, 0)
     shade(image, box)
     if fit:
         ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=BOX, width=2)
@@ -110,11 +111,10 @@ def draw(
         pen.text((at[0], at[1] + tall + 4 + i * (TEXT + 4)), line, colour, font(TEXT))
 
 
-def crop_box(fit: Fit, shown: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The crop in the pixels of the picture as it is shown: left, top, right, bottom."""
-    across, down = shown[0] / fit.resized[0], shown[1] / fit.resized[1]
-    left, top = fit.crop
-    right, bottom = left + fit.bucket[0], top + fit.bucket[1]
+def crop_box(look: Look, fit: Fit) -> Box:
+    """The crop in the pixels of the picture as it is shown."""
+    left, top, right, bottom = fit.within(look.part)
+    across, down = look.thumb.width / look.size[0], look.thumb.height / look.size[1]
     return round(left * across), round(top * down), round(right * across), round(bottom * down)
 
 
@@ -128,13 +128,19 @@ def shade(image: Image.Image, box: tuple[int, int, int, int]) -> None:
 
 def said(look: Look, fit: Fit | None) -> list[tuple[str, str]]:
     """How large it is and becomes, and how much of it is lost."""
-    width, height = look.size
+    width, height = look.trained
     if fit is None:
         return [(f"{width} x {height}", SOFT), ("no bucket takes it", WARN)]
     scale = fit.resized[0] / width
-    how = "as it is" if fit.resized == look.size else f"enlarged {scale:.2f}" if scale > 1 else f"shrunk to {scale:.0%}"
-    lost = outside(fit)
+    how = (
+        "as it is"
+        if fit.resized == look.trained
+        else f"enlarged {scale:.2f}"
+        if scale > 1
+        else f"shrunk to {scale:.0%}"
+    )
+    lost, by_hand = outside(fit), ", cut by hand" if look.crop else ""
     return [
         (f"{width} x {height}, {how}", WARN if scale > 1 else SOFT),
-        (f"{lost:.0%} cropped away" if lost >= 0.005 else "whole", WARN if lost > CUT else SOFT),
+        (f"{f'{lost:.0%} cropped away' if lost >= 0.005 else 'whole'}{by_hand}", WARN if lost > CUT else SOFT),
     ]

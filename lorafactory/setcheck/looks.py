@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lorafactory import images
+from lorafactory import crops, images
+from lorafactory.crops import Box
 from lorafactory.dataset import Picture
 from lorafactory.step import Work
 
@@ -36,10 +37,22 @@ class Look:
     """Lab colours of the cells along the edge, (12, 3)."""
     thumb: Image.Image
     """The picture with its longer side at THUMB pixels, for the contact sheet."""
+    crop: Box | None = None
+    """The part of it that is trained on, which strip and border are of; None: all of it."""
 
     @property
     def name(self) -> str:
         return self.picture.name
+
+    @property
+    def part(self) -> Box:
+        """What is trained on, in pixels of the picture."""
+        return self.crop or (0, 0, *self.size)
+
+    @property
+    def trained(self) -> tuple[int, int]:
+        """Width, height in pixels of what is trained on."""
+        return crops.size_of(self.part)
 
 
 @dataclass(frozen=True)
@@ -57,22 +70,26 @@ def seen(work: Work) -> Seen:
     found, originals = work.set.pictures, False
     if not found and work.place.owned:
         found, originals = [Picture(path) for path in images.find_sources(work.originals)], True
-    looks, unreadable = [], {}
+    looks, unreadable, cut = [], {}, work.set.crops
     for picture in work.track(found, "looking at pictures"):
         try:
-            looks.append(look(picture, images.load_reduced(picture.path, THUMB), images.size(picture.path)))
+            image, size = images.load_reduced(picture.path, THUMB), images.size(picture.path)
+            looks.append(look(picture, image, size, cut.get(picture.name)))
         except images.Unreadable as error:
             unreadable[picture.name] = error.reason
     return Seen(looks, unreadable, originals)
 
 
-def look(picture: Picture, image: Image.Image, size: tuple[int, int]) -> Look:
-    """Look at a decoded picture, which may have come smaller than its `size`."""
-    small = image.convert("RGB").resize((CELLS, CELLS), Image.Resampling.BOX)
+def look(picture: Picture, image: Image.Image, size: tuple[int, int], crop: Box | None = None) -> Look:
+    """Look at a decoded picture, which may have come smaller than its `size`. A crop beyond it is said by `train`."""
+    crop = None if crop and crops.outside(crop, size) else crop
+    whole = image.convert("RGB")
+    image = whole.crop(crops.scaled(crop, image.width / size[0], image.height / size[1])) if crop else whole
+    small = image.resize((CELLS, CELLS), Image.Resampling.BOX)
     edge = np.ones((CELLS, CELLS), dtype=bool)
     edge[1:-1, 1:-1] = False
     border = lab(np.asarray(small, dtype=np.float64)[edge])
-    return Look(picture, size, strip(image), border, thumbnail(image.convert("RGB")))
+    return Look(picture, size, strip(image), border, thumbnail(whole), crop)
 
 
 def thumbnail(image: Image.Image) -> Image.Image:

@@ -1,8 +1,8 @@
 """Turn mirrored pictures round, in the set only; the originals in source/ are not touched.
 
 The picture as it was goes to `set_aside/unturned/` with its caption, as whatever leaves a set does. Its mirror image
-comes into the set under a name of its own, with the same caption, and a mirrored mask where there was one. The record
-has both hashes, and `lora undo` puts everything back.
+comes into the set under a name of its own, with the same caption, and a mirrored mask and crop where there were some.
+The record has both hashes, and `lora undo` puts everything back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import ImageOps
 
-from lorafactory import dataset, images
+from lorafactory import crops, dataset, images
 from lorafactory.dataset import Picture
 from lorafactory.files import write_whole
 from lorafactory.setcheck.orientation import GAP
@@ -45,6 +45,8 @@ def turn_one(work: Work, picture: Picture, gap: float) -> str:
     mask = work.place.root / MASKS / f"{picture.path.stem}.png"
     if mask.is_file():
         images.save_png(ImageOps.mirror(images.load(mask).convert("L")), mask.with_name(new.path.name))
+    if box := work.set.crops.get(picture.name):
+        crops.write(work.place.root, {new.name: crops.mirrored(box, images.size(new.path)[0])})
     work.note(new, "mirrored", RULE, score=gap, threshold=GAP, rival=picture, before=before, after=new.sha256)
     work.note.derived(new.path, picture.path, "mirrored")
     work.note(picture, "set aside", RULE, score=gap, threshold=GAP, rival=new)

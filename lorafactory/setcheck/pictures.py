@@ -54,12 +54,12 @@ def set_size(pictures: int) -> Finding:
 def resolution(looks: Sequence[Look], s: TrainSettings) -> Finding:
     """Seed 000's 75 % over 512, better over 1024, said relative to what the training uses."""
     side, better = s.resolution, max(min(2 * s.resolution, 1024), s.resolution)
-    short = [look for look in looks if look.size[0] * look.size[1] < side * side]
-    large = sum(look.size[0] * look.size[1] >= better * better for look in looks)
+    short = [look for look in looks if look.trained[0] * look.trained[1] < side * side]
+    large = sum(look.trained[0] * look.trained[1] >= better * better for look in looks)
     enough = 1 - len(short) / len(looks)
     value = f"{enough:.0%} have {side}"
     value += f", {large / len(looks):.0%} have {better}" if better > side else ""
-    value += f"; smaller: {some([f'{x.name} ({x.size[0]}x{x.size[1]})' for x in short], 3)}" if short else ""
+    value += f"; smaller: {some([f'{x.name} ({x.trained[0]}x{x.trained[1]})' for x in short], 3)}" if short else ""
     wanted = f"{MOSTLY:.0%} of at least {side}x{side} pixels" + (f", better {better}" if better > side else "")
     verdict: Verdict = "ok" if enough >= MOSTLY else "note"
     return Finding("resolution", value, wanted, "seed 000", verdict, tuple(x.name for x in short))
@@ -74,7 +74,7 @@ def fit_all(looks: Sequence[Look], s: TrainSettings) -> Fits:
     for look in looks:
         try:
             fits[str(look.picture.path)] = buckets.fit(
-                look.size, s.resolution, s.min_bucket, s.max_bucket, s.bucket_step, upscale=s.bucket_upscale
+                look.trained, s.resolution, s.min_bucket, s.max_bucket, s.bucket_step, upscale=s.bucket_upscale
             )
         except InputError:
             fits[str(look.picture.path)] = None
@@ -122,7 +122,7 @@ def outside(fit: Fit) -> float:
 
 
 def no_bucket(strips: Sequence[Look]) -> Finding:
-    told = some([f"{look.name} ({look.size[0]}x{look.size[1]})" for look in strips])
+    told = some([f"{look.name} ({look.trained[0]}x{look.trained[1]})" for look in strips])
     value = f"{told}: crop, or take out" if strips else "none"
     names = tuple(look.name for look in strips)
     return Finding("too thin or small for a bucket", value, "none", "the trainer", "problem" if strips else "ok", names)

@@ -86,6 +86,7 @@ def picture(example: Example) -> Document:
         "repeats": example.repeats,
         "reg": example.reg,
         "mask_sha256": images.sha256(example.mask) if example.mask else "",
+        "crop": list(example.crop) if example.crop else None,
     }
 
 

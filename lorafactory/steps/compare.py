@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 from rich.console import Console
 
-from lorafactory import encoders, families, images
+from lorafactory import crops, encoders, families, images
 from lorafactory.errors import BaseError, InputError, LoraError, Problem, SettingsError
 from lorafactory.scoring import sheet
 from lorafactory.scoring.prompts import Prompt, asked_of_all, prompts_for, without
@@ -174,6 +174,7 @@ def folder_of(work: Work, s: Settings) -> Path:
 def sees(work: Work, s: Settings) -> dict[str, str]:
     found = {save.path.name: images.sha256(save.path) for save in lineup(work, s)}
     found |= work.set.hashes()
+    found |= {f"{name} crop": hashlib.sha256(str(box).encode()).hexdigest() for name, box in work.set.crops.items()}
     found |= {f"on {name}": checkpoint(work, name).identity for name in s.on}
     said = {"captions": json.dumps(sorted(work.set.captions().items()))}
     if model := closer(work):
@@ -344,9 +345,10 @@ def known_set(work: Work) -> TrainingSet | None:
     """The pictures that likeness is measured against."""
     from lorafactory.scoring.table import TrainingSet
 
-    shown = work.set.pictures
+    shown, cut = work.set.pictures, work.set.crops
     captions = [without(picture.caption or "", work.trigger) for picture in shown]
-    return TrainingSet([p.path.name for p in shown], [images.load(p.path) for p in shown], captions) if shown else None
+    seen = [crops.cut(images.load(p.path), cut.get(p.name)) for p in shown]
+    return TrainingSet([p.path.name for p in shown], seen, captions) if shown else None
 
 
 def result(told: Row, drawn: int, saves: int, grid: Path, lines: Sequence[str]) -> Result:

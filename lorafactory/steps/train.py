@@ -15,12 +15,14 @@ import importlib.util
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from lorafactory import families, images, networks
+from lorafactory.crops import Box
 from lorafactory.dataset import Picture, Subset
 from lorafactory.errors import BaseError, InputError, LoraError, Problem, SettingsError
 from lorafactory.files import write_whole
@@ -116,13 +118,15 @@ def extras_problems(work: Work, s: Settings) -> list[Problem]:
 
 
 def sees(work: Work, s: Settings) -> dict[str, str]:
-    """Images, captions, masks, and how often each is repeated."""
-    seen = {}
+    """Images, captions, masks, crops, and how often each is repeated."""
+    seen, cut = {}, work.set.crops
     for subset in work.set.subsets:
         for picture in subset.pictures:
             told = f"{picture.sha256} {subset.repeats} {picture.caption}"
             if (mask := mask_of(work, picture, s)) is not None:
                 told += f" {images.sha256(mask)}"
+            if picture.name in cut:
+                told += f" {cut[picture.name]}"
             seen[picture.name] = hashlib.sha256(told.encode()).hexdigest()
     if s.from_lora:
         seen["from_lora"] = images.sha256(Path(s.from_lora).expanduser())
@@ -166,13 +170,14 @@ def mask_of(work: Work, picture: Picture, s: Settings) -> Path | None:
 
 def split(work: Work, s: Settings) -> tuple[list[Example], list[Example]]:
     """What is trained on, and what is held out: the pictures whose hash is smallest, so the choice is stable."""
-    examples = [example(work, p, subset, s) for subset in work.set.subsets for p in subset.pictures]
+    cut = work.set.crops
+    examples = [example(work, p, subset, s, cut) for subset in work.set.subsets for p in subset.pictures]
     out = set(sorted(e.sha256 for e in examples if not e.reg)[: s.holdout])
     held_out = [e for e in examples if e.sha256 in out and not e.reg]
     return [e for e in examples if e not in held_out], held_out
 
 
-def example(work: Work, picture: Picture, subset: Subset, s: Settings) -> Example:
+def example(work: Work, picture: Picture, subset: Subset, s: Settings, cut: Mapping[str, Box]) -> Example:
     """A picture as the trainer wants it; without a caption it is called by the trigger, in reg/ by its class."""
     width, height = images.size(picture.path)
     caption = picture.caption
@@ -187,6 +192,7 @@ def example(work: Work, picture: Picture, subset: Subset, s: Settings) -> Exampl
         trigger="" if subset.reg else work.trigger,
         reg=subset.reg,
         mask=mask_of(work, picture, s),
+        crop=cut.get(picture.name),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from lorafactory.crops import Box
 from lorafactory.errors import InputError, SettingsError
 
 Size = tuple[int, int]
@@ -27,6 +28,12 @@ class Fit:
     def room(self) -> tuple[int, int]:
         """How far to the right and down, in pixels, the cut may begin."""
         return self.resized[0] - self.bucket[0], self.resized[1] - self.bucket[1]
+
+    def within(self, part: Box) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of the cut in pixels of the picture, of which `part` was resized."""
+        across, down = (part[2] - part[0]) / self.resized[0], (part[3] - part[1]) / self.resized[1]
+        left, top = part[0] + self.crop[0] * across, part[1] + self.crop[1] * down
+        return left, top, left + self.bucket[0] * across, top + self.bucket[1] * down
 
     def at(self, left: int, top: int) -> Fit:
         """The same with the cut somewhere else."""

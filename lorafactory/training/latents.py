@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorafactory import heartbeat, images
+from lorafactory import crops, heartbeat, images
 from lorafactory.errors import FailedError
 from lorafactory.families import Base, Family
 from lorafactory.training import masks, pixels
@@ -55,6 +55,7 @@ class Pictures:
             "flip": flip,
             "vae": self.base.vae_sha256,
             "dtype": str(next(self.base.vae.parameters()).dtype),
+            **({"part": example.crop} if example.crop else {}),
         }
         found = self.cache.get(what, lambda: self._encode(example, fit, flip=flip))
         return found["mean"], found["std"]
@@ -66,10 +67,16 @@ class Pictures:
             return None
         cells = (fit.bucket[0] // factor, fit.bucket[1] // factor)
         what = {"name": example.name, "resized": fit.resized, "bucket": fit.bucket, "crop": fit.crop, "flip": flip}
-        return self.masks.get(what, lambda: {"mask": masks.weight(file, fit, cells, flip=flip)})["mask"]
+        whole = (example.width, example.height)
+
+        def made() -> Entry:
+            return {"mask": masks.weight(file, fit, cells, flip=flip, crop=example.crop, whole=whole)}
+
+        return self.masks.get(what, made)["mask"]
 
     def _encode(self, example: Example, fit: Fit, *, flip: bool) -> Entry:
-        array = pixels.cut(images.load(example.path), fit, flip=flip).astype(np.float32) / 127.5 - 1
+        shown = crops.cut(images.load(example.path), example.crop)
+        array = pixels.cut(shown, fit, flip=flip).astype(np.float32) / 127.5 - 1
         batch = torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
         mean, std = (x[0].float() for x in self.family.encode_images(self.base, batch))
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):

@@ -195,7 +195,7 @@ def _pictures(examples: Sequence[Example], s: TrainSettings, plan: Plan) -> dict
         for index, (size, count) in enumerate(plan.per_bucket.items())
     }
     bucket = {e.name: plan.fits[e.name].bucket for e in examples}
-    errors = [abs(bucket[e.name][0] / bucket[e.name][1] - e.width / e.height) for e in examples]
+    errors = [abs(bucket[e.name][0] / bucket[e.name][1] - e.size[0] / e.size[1]) for e in examples]
     return {
         "ss_tag_frequency": {folder: dict(counts.most_common()) for folder, counts in tags.items()},
         "ss_dataset_dirs": folders[False],

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorafactory import images, networks
+from lorafactory import crops, images, networks
+from lorafactory.crops import Box
 from lorafactory.errors import InputError, SettingsError
 from lorafactory.families import Frame
 from lorafactory.training import buckets, optimizers
@@ -38,6 +39,13 @@ class Example:
     """A regularisation picture: shows what the class looks like without the LoRA."""
     mask: Path | None = None
     """A grey picture that says what of it is learned."""
+    crop: Box | None = None
+    """The part of it that is trained on; None: all of it."""
+
+    @property
+    def size(self) -> buckets.Size:
+        """Width and height of what is trained on."""
+        return crops.size_of(self.crop) if self.crop else (self.width, self.height)
 
 
 @dataclass(frozen=True)
@@ -202,7 +210,7 @@ def fit_all(examples: Sequence[Example], s: TrainSettings) -> dict[str, buckets.
             problems.append(f"{example.path}: a second picture of the name {example.name!r}.")
         try:
             fits[example.name] = buckets.fit(
-                (example.width, example.height),
+                example.size,
                 s.resolution,
                 s.min_bucket,
                 s.max_bucket,
@@ -210,12 +218,21 @@ def fit_all(examples: Sequence[Example], s: TrainSettings) -> dict[str, buckets.
                 upscale=s.bucket_upscale,
                 name=str(example.path),
             )
+            _check_crop(example)
             _check_mask(example)
         except InputError as error:
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
     return fits
+
+
+def _check_crop(example: Example) -> None:
+    if example.crop and crops.outside(example.crop, (example.width, example.height)):
+        raise InputError(
+            f"{example.path}: {crops.NAME} cuts out {list(example.crop)}, and it has {example.width}x{example.height} "
+            "pixels; mend that line, or take it out."
+        )
 
 
 def _check_mask(example: Example) -> None:
@@ -232,5 +249,5 @@ def _check_mask(example: Example) -> None:
 
 def frame(example: Example, fit: buckets.Fit, *, flip: bool = False) -> Frame:
     """What SDXL is told of a picture: its own size, kohya's crop, and its bucket."""
-    size = (example.width, example.height)
-    return Frame(original=size, crop=buckets.letterbox(size, fit.bucket, flip=flip), target=fit.bucket)
+    frame_of = buckets.letterbox(example.size, fit.bucket, flip=flip)
+    return Frame(original=example.size, crop=frame_of, target=fit.bucket)

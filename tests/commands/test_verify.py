@@ -35,6 +35,7 @@ def test_a_file_holds_without_the_record_and_a_change_is_found(lora: Lora, histo
     assert statement["subject"][0]["digest"] == {"sha256": images.sha256(chosen)}
     materials = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert [m["name"] for m in materials] == ["base", "picture", "picture", "picture"]
+    assert [m.get("annotations", {}).get("crop") for m in materials] == [None, None, None, [8, 4, 72, 68]]
     file, beside = tmp_path / "anna.safetensors", tmp_path / "anna.prov.json"
     shutil.copy(chosen, file)
     told = f"anna.safetensors: as its header says; there is no {beside.name} to say what it is made of\n"

@@ -45,7 +45,23 @@ def test_only_what_the_crop_keeps_has_its_colour():
 
 def test_the_box_is_the_crop_in_the_pixels_shown():
     fit = buckets.Fit((64, 64), (100, 64), (18, 0))
-    assert contact.crop_box(fit, (200, 128)) == (36, 0, 164, 128)
+    seen = looked((200, 128))[0]  # shown with its longer side at 192
+    assert contact.crop_box(seen, fit) == (35, 0, 157, 123)
+    by_hand = look(seen.picture, Image.new("RGB", (400, 128), BLUE), (400, 128), (200, 0, 400, 128))
+    assert contact.crop_box(by_hand, fit) == (113, 0, 175, 61)
+
+
+def test_what_is_cut_out_by_hand_is_what_counts():
+    """An overlarge white border is cut away; what stays has a bucket, a border and a middle of its own."""
+    whole = Image.new("RGB", (400, 200), "white")
+    whole.paste(BLUE, (150, 50, 250, 150))
+    seen = look(Picture(Path("0.png")), whole, whole.size, (150, 50, 250, 150))
+    assert seen.trained == (100, 100)
+    assert (seen.border == look(Picture(Path("1.png")), Image.new("RGB", (100, 100), BLUE), (100, 100)).border).all()
+    fit = pictures.fit_all([seen], S)["0.png"]
+    assert fit is not None and fit.bucket == (96, 96)
+    assert contact.said(seen, fit)[1][0] == "whole, cut by hand"
+    assert look(Picture(Path("2.png")), whole, whole.size, (0, 0, 401, 10)).crop is None
 
 
 def test_pictures_are_grouped_by_bucket_and_a_lone_one_is_warned_of():
