@@ -31,13 +31,22 @@ def read(root: Path) -> dict[str, Box]:
         return {}
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is not TOML: {error}") from error
     wrong = [f"{path}: {name} = {value}: four whole numbers are needed, as in [0, 0, 512, 512]"
              for name, value in told.items() if not _is_box(value)]  # fmt: skip
     if wrong:
         raise InputError("\n".join(wrong))
     return {name: (*value,) for name, value in told.items()}
+
+
+def parse(text: str) -> dict[str, Box]:
+    """The rectangles in a text that may be broken."""
+    try:
+        told = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}
+    return {name: (*value,) for name, value in told.items() if _is_box(value)}
 
 
 def _is_box(value: object) -> bool:

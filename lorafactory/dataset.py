@@ -118,6 +118,13 @@ class Set:
         """Name within the set to caption, for the pictures that have one."""
         return {p.name: c for p in self.pictures if (c := p.caption) is not None}
 
+    def called(self, path: Path) -> str | None:
+        """The name within the set of the picture at a place, or that was there; None outside of what is learned."""
+        for s in self.subsets:
+            if s.folder == path.parent and not s.reg:
+                return Picture(path, s.within if s.shared is None or path.name in s.shared else "").name
+        return None
+
     @property
     def garbled(self) -> list[Path]:
         """The captions that are not UTF-8 text, also those of regularisation pictures."""

@@ -26,6 +26,8 @@ NEWS = (
 """What there is to say of a LoRA, the worst first."""
 NEEDS = ("quarantined", "needs you", "failed", "waiting for you")
 """News that nothing but a person brings on."""
+ACTS = ("review", "retry")
+"""Runs in which a person did or asked something, and nothing was made."""
 ENDED_BADLY = ("failed", "interrupted", "stopped")
 
 
@@ -95,7 +97,9 @@ def card(space: Workspace, place: LoraDir, store: Store) -> Card:
 
 
 def beside(run: RunRow) -> bool:
-    """A run that is no news, whatever came of it: it was not about what its step does for `make`."""
+    """A run that is no news, whatever came of it: a person's act, or not about what its step does for `make`."""
+    if run.step in ACTS:
+        return True
     module = steps.get(run.step) if run.step in steps.names() else None
     return bool(getattr(module, "about", lambda told: "")(run.settings))
 

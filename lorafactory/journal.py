@@ -1,24 +1,29 @@
 """What a run did to the files of a set, found by looking before and after; and the way back.
 
 So no step has to tell: whatever it moved, wrote or took away is seen. Only pictures and texts in the set's folders and
-in `set_aside/` count; originals are never touched, and masks stay, as they go by the picture's name.
+in `set_aside/` count, and the texts BESIDE them; originals are never touched, and masks stay, as they go by the
+picture's name.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from lorafactory import dataset, images
+from lorafactory import crops, dataset, images
 from lorafactory.dataset import ASIDE, Picture, Set
 from lorafactory.files import write_whole
 from lorafactory.recording import Change, Run, tidy
 
 TEXTS = frozenset({".txt", ".caption"})
+PICTURES = images.SUFFIXES | images.FOREIGN
+BLIND = "txt2img-images/blind.json"
+"""What a person found of the saves without knowing which is which."""
+BESIDE = (crops.NAME, BLIND)
 UNDONE = "undone"
 """Folder of `set_aside/` for pictures whose import was taken back."""
 
@@ -41,22 +46,26 @@ def look(found: Set) -> Standing:
 
     A picture that may not be opened is left out: no step can do anything with it.
     """
-    files, texts = {}, {}
     folders = {s.folder for s in found.subsets} | set((found.root / ASIDE).glob("*/"))
-    for folder in sorted(folders):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            suffix = path.suffix.lower()
-            if suffix not in TEXTS | images.SUFFIXES | images.FOREIGN or path.name.startswith("."):
-                continue
-            if not path.is_file() or path.with_suffix(".safetensors").exists():  # a LoRA's preview
-                continue
-            place = path.relative_to(found.root).as_posix()
-            if suffix in TEXTS:
-                data = path.read_bytes()
-                files[place] = hashlib.sha256(data).hexdigest()
-                texts[files[place]] = data
-            elif (sha := dataset.hash_of(path)) is not None:
-                files[place] = sha
+    inside = [path for folder in sorted(folders) if folder.is_dir() for path in sorted(folder.iterdir())]
+    return look_at(found.root, [*inside, *(found.root / place for place in BESIDE)])
+
+
+def look_at(root: Path, paths: Iterable[Path]) -> Standing:
+    """The same of a few files, for a run that is known to touch no others."""
+    files, texts = {}, {}
+    for path in paths:
+        place = path.relative_to(root).as_posix()
+        if not (is_text(place) or path.suffix.lower() in PICTURES) or path.name.startswith("."):
+            continue
+        if not path.is_file() or path.with_suffix(".safetensors").exists():  # a LoRA's preview
+            continue
+        if is_text(place):
+            data = path.read_bytes()
+            files[place] = hashlib.sha256(data).hexdigest()
+            texts[files[place]] = data
+        elif (sha := dataset.hash_of(path)) is not None:
+            files[place] = sha
     return Standing(files, texts)
 
 
@@ -89,7 +98,7 @@ def without(files: Mapping[str, str], places: Sequence[str]) -> dict[str, str]:
 
 
 def is_text(place: str) -> bool:
-    return Path(place).suffix.lower() in TEXTS
+    return Path(place).suffix.lower() in TEXTS or place in BESIDE
 
 
 def pairs(lost: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:

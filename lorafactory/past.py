@@ -8,14 +8,19 @@ its pictures, and what a person did in the folder went with it. A folder that wa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorafactory import crops, journal
 from lorafactory.dataset import Set, hash_of, subset_of
-from lorafactory.store import ANEW, Run, Store, tidy
+from lorafactory.store import ANEW, NO, Change, Run, Store, tidy
 
 BY_HAND = "by hand"
+BACK, STAYS = "put back", "stays"
+"""A person put a picture back, or said that it stays: no opinion takes it out."""
+CROPPED, WHOLE = "cropped", "whole again"
+"""A person cut out what is trained on, or took that back; says nothing of whether a picture is in the set."""
 SYNTHETIC = "synthetic: "
 """Begins the note of an imported picture that was generated; the prompt follows."""
 
@@ -43,6 +48,10 @@ class Past:
     undone: Mapping[str, str] = field(default_factory=dict)
     """As `imported`, for imports that were taken back and are to be brought in again."""
 
+    def stays(self, name: str) -> bool:
+        """A person wants this picture in the set, whatever is thought of it."""
+        return self.hand.get(name) in (BACK, STAYS)
+
 
 def snapshot(pictures: Set, run: Run) -> None:
     """Record the set as this run leaves it, to tell later what a person changed."""
@@ -50,6 +59,36 @@ def snapshot(pictures: Set, run: Run) -> None:
         run.made("picture", name, sha)
     for name, text in pictures.captions().items():
         run.made("caption", name, text_hash(text))
+    if (sha := crops_hash(pictures)) is not None:
+        run.made("crops", crops.NAME, sha)
+
+
+def snapshot_in_part(pictures: Set, changes: Sequence[Change], run: Run) -> None:
+    """Record how the set's files that changed are left; the run says in its settings that it tells no more."""
+    owners = {p.caption_path: p for p in pictures.pictures}
+
+    def tell(role: str, name: str, left: str | None) -> None:
+        run.made(role if left else NO + role, name, left or text_hash(""))
+
+    for place, left in told_of(changes).items():
+        path = pictures.root / place
+        if place == crops.NAME:
+            tell("crops", place, left)
+        elif owner := owners.get(path):
+            tell("caption", owner.name, None if (text := owner.caption) is None else text_hash(text))
+        elif (name := pictures.called(path)) and not journal.is_text(place):
+            tell("picture", name, left)
+
+
+def told_of(changes: Sequence[Change]) -> dict[str, str | None]:
+    """Place to sha256 of all that is in these changes, as they left it; None where nothing is any more."""
+    found: dict[str, str | None] = {c.before: None for c in changes if c.before}
+    return found | {c.after: c.sha256_after for c in changes if c.after}
+
+
+def crops_hash(pictures: Set) -> str | None:
+    path = pictures.root / crops.NAME
+    return hash_of(path) if path.is_file() else None
 
 
 def text_hash(text: str) -> str:
@@ -64,7 +103,7 @@ def see_hand(pictures: Set, recorded: str, store: Store) -> list[str]:
     if is_gone(pictures) and store.edges(row.id, "out", "picture"):
         with store.run(recorded, ANEW, version=1, key="", settings={}):
             return [f"{pictures.root.name}: the folder of its set is gone, so the set begins anew"]
-    left, texts = store.edges(row.id, "out", "picture"), store.edges(row.id, "out", "caption")
+    left, texts, cut = (store.left(recorded, role) for role in ("picture", "caption", "crops"))
     now = {str(tidy(p.name)): p for p in pictures.pictures}
     aside = {str(tidy(name)) for name in pictures.aside}
     changes: list[tuple[str, str, str, str]] = []
@@ -76,12 +115,14 @@ def see_hand(pictures: Set, recorded: str, store: Store) -> list[str]:
             continue
         if name not in left:
             was_out = [d for d in store.decisions(lora=recorded, sha256=sha) if d.verdict in OUT]
-            changes.append((name, sha, "put back" if was_out else "added", ""))
+            changes.append((name, sha, BACK if was_out else "added", ""))
         elif left[name] != sha:
             changes.append((name, sha, "changed", ""))
         text = picture.caption
         if name in left and (text_hash(text) if text is not None else None) != texts.get(name):
             changes.append((name, sha, "caption changed" if text is not None else "caption removed", text or ""))
+    if (crop := crops_hash(pictures)) != cut.get(crops.NAME):
+        changes.append((crops.NAME, crop or cut[crops.NAME], "changed", ""))
     if not changes:
         return []
     broke = any(run.status == "interrupted" and run.id > row.id for run in store.runs(recorded, limit=10))
@@ -123,7 +164,7 @@ def remember(recorded: str, store: Store, *, again: bool = False) -> Past:
     undone = store.undone(recorded)
     begun = store.begun(recorded)
     for d in store.decisions(lora=recorded):
-        if d.run_id < begun or (d.run in undone and d.rule != BY_HAND and d.verdict != "imported"):
+        if d.run_id < begun or (d.run in undone and d.verdict != "imported") or d.verdict in (CROPPED, WHOLE):
             continue
         if again and d.run in undone and d.verdict == "imported":
             taken_back[d.before or ""] = d.image

@@ -119,7 +119,9 @@ WHERE step = 'train' AND wall_s IS NOT NULL GROUP BY lora ORDER BY lora""",
     "agreement": Question(
         "Of which LoRAs a person chose a save, and whether the verdict says the same",
         """SELECT r.lora, m.value AS agrees, max(r.id) AS run_id FROM run r
-CROSS JOIN metric m ON m.run_id = r.id AND m.name = 'agrees' WHERE r.step = 'pick' GROUP BY r.lora""",
+CROSS JOIN metric m ON m.run_id = r.id AND m.name = 'agrees' WHERE r.step = 'pick' AND NOT EXISTS (
+  SELECT 1 FROM run u WHERE u.lora = r.lora AND u.step = 'undo' AND json_extract(u.settings, '$.undoes') = r.ulid)
+GROUP BY r.lora""",
     ),
     "timeline": Question(
         "What happened to a LoRA, in order",

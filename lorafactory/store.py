@@ -44,8 +44,13 @@ __all__ = ["ANEW", "Change", "Decision", "Relative", "Run", "RunRow", "Store", "
 LOCK_SECONDS = 60.0
 ANEW = "begun anew"
 """Step of the run that says: the set's folder was gone, and what was recorded of it before counts no more."""
+PART = "part"
+"""Setting of a run that tells only what it changed of the set, and not how all of it stands."""
+NO = "no "
+"""Before a role: what such a run took away."""
 
 _ID = "(SELECT id FROM blob WHERE sha256 = ?)"
+_IN_PART = f"coalesce(json_extract(settings, '$.{PART}'), 0)"
 _open_runs: set[str] = set()
 """ULIDs of the runs in progress in this process, which `interrupt` leaves alone."""
 
@@ -228,12 +233,26 @@ class Store:
         return row.id if row else 0
 
     def last_of(self, lora: str) -> RunRow | None:
-        """Return the newest ended run, of any step, that left files or decided something."""
+        """Return the newest ended run, of any step, that left a whole set or decided something."""
         decided = "EXISTS (SELECT 1 FROM decision WHERE run_id = run.id)"
         left = "EXISTS (SELECT 1 FROM edge WHERE run_id = run.id AND direction = 'out')"
-        ended = "status IN ('done', 'failed', 'stopped')"
+        ended = f"status IN ('done', 'failed', 'stopped') AND NOT {_IN_PART}"
         where = f"lora = ? AND {ended} AND ({left} OR {decided}) ORDER BY id DESC LIMIT 1"
         return next(iter(self._runs(where, tidy(lora))), None)
+
+    def left(self, lora: str, role: str) -> dict[str, str]:
+        """Return name to sha256 of what `last_of` left, with what the runs in part since then made of it."""
+        last = self.last_of(lora)
+        if last is None:
+            return {}
+        sql = f"""SELECT e.role, e.name, e.sha256 FROM run r JOIN v_edge e ON e.run_id = r.id AND e.direction = 'out'
+          WHERE r.lora = ? AND r.id >= ? AND (r.id = ? OR {_IN_PART}) AND e.role IN (?, ?) ORDER BY r.id"""
+        found: dict[str, str] = {}
+        for told, name, sha256 in self._all(sql, tidy(lora), last.id, last.id, role, NO + role):
+            found.pop(name, None)
+            if told == role:
+                found[name] = sha256
+        return found
 
     def runs(self, lora: str | None = None, limit: int = 20, *, step: str | None = None) -> list[RunRow]:
         """Return runs, of one LoRA or one step if it is given, newest first; a negative limit returns all.
@@ -275,10 +294,15 @@ class Store:
         return [Change(*row) for row in rows]
 
     def changing(self, lora: str) -> list[RunRow]:
-        """Return the ended runs that changed files of this set and stand, newest first; those of `undo` left out."""
+        """Return the runs that can be taken back and stand, newest first.
+
+        These are the runs that changed files of this set but `undo`'s, what a person did in `review` or answered to
+        the queue, and their choices of a save.
+        """
         changed = "EXISTS (SELECT 1 FROM change WHERE run_id = run.id)"
-        where = f"lora = ? AND step <> 'undo' AND id > ? AND {changed} ORDER BY id DESC"
-        rows = self._runs(where, tidy(lora), self.begun(lora))
+        chosen = "step = 'pick' AND EXISTS (SELECT 1 FROM metric WHERE run_id = run.id AND name = 'agrees')"
+        what = f"step <> 'undo' AND ({changed} OR {chosen} OR step IN ('review', 'retry') AND status = 'done')"
+        rows = self._runs(f"lora = ? AND id > ? AND {what} ORDER BY id DESC", tidy(lora), self.begun(lora))
         undone = self.undone(lora)
         return [row for row in rows if row.ulid not in undone]
 

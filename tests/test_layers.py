@@ -9,7 +9,9 @@ LAYERS: list[set[str]] = [
     {"__main__", "manual"},
     {"cli"},
     {"commands"},
-    {"review", "daemon"},
+    {"review"},
+    {"undoing"},
+    {"daemon"},
     {"making"},
     {"options"},
     {"report", "index", "setcheck"},
@@ -17,7 +19,8 @@ LAYERS: list[set[str]] = [
     {"settings"},
     {"steps"},
     {"step"},
-    {"past", "journal", "intake", "news", "note"},
+    {"past", "intake", "news", "note"},
+    {"journal"},
     {"scoring", "training"},
     {"families", "networks", "encoders", "captioners", "exports"},
     {"dataset", "sidecars", "unzip"},
@@ -33,7 +36,20 @@ ALLOWED = {
 }  # fmt: skip
 NOBODY_ELSE = {
     "pocket": {"workspace", "pocket"},
-    "store": {"step", "past", "options", "commands", "report", "index", "chain", "making", "daemon", "news"},
+    "store": {
+        "step",
+        "past",
+        "options",
+        "commands",
+        "report",
+        "index",
+        "chain",
+        "making",
+        "daemon",
+        "news",
+        "undoing",
+        "review",
+    },
 }
 """What few may import at all."""
 

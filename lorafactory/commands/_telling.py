@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lorafactory.scoring.figures import apart
 from lorafactory.setcheck import some
 from lorafactory.store import Decision
+from lorafactory.undoing import local
 
 if TYPE_CHECKING:
     from lorafactory.commands._made import Made
@@ -31,9 +31,11 @@ def lines(story: Story) -> list[str]:
 
 def lora_lines(story: LoraStory) -> list[str]:
     told = [story.lora or "latest runs"]
-    for run, verdicts in ((s.run, s.verdicts) for s in story.runs):
+    for told_of in story.runs:
+        run = told_of.run
         took = f"{run.wall_s:.1f} s" if run.wall_s is not None else ""
-        counts = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
+        took = took if told_of.acts == 1 else f"{told_of.acts} acts"
+        counts = ", ".join([*(f"{n} {verdict}" for verdict, n in told_of.verdicts.items()), *told_of.said])
         name = "" if story.lora else f"{run.lora:12}  "
         when = f"{local(run.started_at)}  {name}{run.step:8}  {run.status:11}"
         told.append(f"  {when}  {took:>9}  {run.error or counts}")
@@ -161,8 +163,3 @@ def detail(d: Decision) -> str:
 
 def _where(d: Decision) -> str:
     return "by hand  " if d.step == BY_HAND else f"by {d.step}  "
-
-
-def local(at: str) -> str:
-    """The record's UTC time as the clock on the wall had it."""
-    return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from lorafactory import dataset, images, manifest, step
 from lorafactory.commands import _statement
 from lorafactory.errors import InputError, LoraError, Problem, raise_all
 from lorafactory.options import json_option, workspace_option
-from lorafactory.store import Store
+from lorafactory.store import RunRow, Store
 from lorafactory.training.lora_header import tensor_hash
 from lorafactory.workspace import LoraDir, Workspace, find_workspace, target
 
@@ -71,12 +71,17 @@ def idle(space: Workspace, store: Store) -> list[str]:
 
 def published(place: LoraDir, store: Store) -> Iterator[str]:
     """Differences between the chosen file with what lies beside it, and what the last `pick` wrote."""
-    pick = store.last(place.recorded, "pick")
+    undone = store.undone(place.recorded)
+    pick = next((r for r in store.runs(place.recorded, -1, step="pick") if _stands(r, undone)), None)
     for role in PUBLISHED if pick else ():
         for name, sha in store.edges(pick.id if pick else 0, "out", role).items():
             yield from differs(place.root / name, sha)
     if place.chosen.is_file():
         yield from _statement.problems(place.chosen)
+
+
+def _stands(row: RunRow, undone: Mapping[str, int]) -> bool:
+    return row.status == "done" and row.ulid not in undone
 
 
 def saves(place: LoraDir, store: Store) -> Iterator[str]:
@@ -97,11 +102,11 @@ def saves(place: LoraDir, store: Store) -> Iterator[str]:
 
 def read_anew(place: LoraDir, store: Store) -> Iterator[str]:
     """Originals and pictures that are not as the newest runs saw them; a person may have meant it."""
-    rename, last = store.last(place.recorded, "rename"), store.last_of(place.recorded)
+    rename = store.last(place.recorded, "rename")
     for name, sha in store.edges(rename.id, "in", "sees").items() if rename else ():
         yield from differs(place.source / name, sha)
     there = {p.name: p.path for p in dataset.read_set(place.root, place.images).pictures}
-    for name, sha in store.edges(last.id, "out", "picture").items() if last else ():
+    for name, sha in store.left(place.recorded, "picture").items():
         yield from differs(there.get(name, place.images / name), sha)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,11 @@ from lorafactory.options import json_option, workspace_option
 from lorafactory.recording import signed
 from lorafactory.store import Decision, RunRow, Store, tidy
 from lorafactory.training.lora_header import tensor_hash
+from lorafactory.undoing import REVIEW
 from lorafactory.workspace import LoraDir, Workspace, find_workspace
 
+SHOWN, LOOKED = 20, 1000
+"""Runs that are told, and how many are looked at for it: many acts on the local page in a row are told as one."""
 NEAR = 4
 """Bits of the perceptual hash that saving again and resizing cost (see `dedupe`)."""
 _BITS = (1 << 64) - 1
@@ -41,10 +45,14 @@ _BITS = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class RunStory:
-    """A run, and how often it decided what."""
+    """A run, and how often it decided what; of a person's acts on the local page several in a row are one story."""
 
     run: RunRow
+    """The newest of them."""
     verdicts: dict[str, int]
+    acts: int = 1
+    said: tuple[str, ...] = ()
+    """What was done that decided nothing about a picture."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +158,19 @@ def why(store: Store, space: Workspace, thing: str | None) -> LoraStory | Pictur
 
 def run_stories(store: Store, lora: str | None) -> list[RunStory]:
     """The latest runs, newest first."""
-    told = [(run, store.ask("verdicts", run_id=run.id)) for run in store.runs(lora)]
-    return [RunStory(run, {row["verdict"]: row["n"] for row in rows}) for run, rows in told]
+    found: list[RunStory] = []
+    for run in store.runs(lora, limit=LOOKED):
+        verdicts = {row["verdict"]: row["n"] for row in store.ask("verdicts", run_id=run.id)}
+        said = () if verdicts or "said" not in run.settings else (run.settings["said"],)
+        last = found[-1] if found else None
+        if last and run.step == last.run.step == REVIEW and run.lora == last.run.lora:
+            both = Counter(last.verdicts) + Counter(verdicts)
+            found[-1] = RunStory(last.run, dict(both), last.acts + 1, (*said, *last.said))
+        elif len(found) == SHOWN:
+            break
+        else:
+            found.append(RunStory(run, verdicts, 1, said))
+    return found
 
 
 # ---------------------------------------------------------------- a training

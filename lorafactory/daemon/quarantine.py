@@ -40,13 +40,26 @@ def place(space: Workspace, drop: Drop) -> Path:
 def put(space: Workspace, drop: Drop, home: Path) -> Path:
     """Move a claimed drop, whole, into quarantine with its REASON.md; return where it is."""
     target = place(space, drop)
+    write_whole(home / REASON, page(drop, target.name))
+    move(home, target)
+    return target
+
+
+def page(drop: Drop, called: str) -> bytes:
+    """REASON.md: why, and how to go on."""
     sentence, *files = (drop.reason or "").splitlines() or [""]
     listed = "".join(f"\n- {line}" for line in files)
     told = f"# {drop.name} was not taken: {drop.code}\n\n{sentence}\n{listed}"
-    how = f"\n\nMend what lies beside this page, then type\n\n    lora retry {target.name}\n"
-    write_whole(home / REASON, (told.rstrip() + how).encode(errors="replace"))
-    move(home, target)
-    return target
+    how = f"\n\nMend what lies beside this page, then type\n\n    lora retry {called}\n"
+    return (told.rstrip() + how).encode(errors="replace")
+
+
+def back(space: Workspace, drop: Drop) -> None:
+    """Move a drop that was let back into the inbox, and not taken yet, into quarantine again."""
+    there = place(space, drop)
+    if (space.inbox / drop.name).exists():
+        move(space.inbox / drop.name, there / drop.name)
+        write_whole(there / REASON, page(drop, there.name))
 
 
 def held(space: Workspace, drop: Drop) -> Path | None:

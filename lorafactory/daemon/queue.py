@@ -7,7 +7,7 @@ while that lock is free is of a worker that is no more, and the job is queued ag
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +28,7 @@ PAUSES = (30.0, 120.0, 600.0, 1800.0, 3600.0)
 """Seconds before a try after the first, second, ... failure that goes by itself."""
 _COLUMNS = """id, ulid, lora, state, priority, tries, not_before, failure, reason, asked_at, started_at, ended_at,
   wall_s, drop_id"""
+_ANSWERED = ("state", "priority", "tries", "not_before", "failure", "reason", "ended_at")
 _ORDER = "ORDER BY priority DESC, asked_at, id"
 
 
@@ -146,6 +147,18 @@ class Queue:
     def give_up(self, job: Job) -> Job:
         """End a job by hand."""
         return self.finish(job, "failed", failure="given up", reason="given up by hand")
+
+    def as_it_is(self, job: Job) -> dict[str, Any]:
+        """What of a job an answer to it changes."""
+        return {column: getattr(job, column) for column in _ANSWERED}
+
+    def put_back(self, job_id: int, was: Mapping[str, Any]) -> Job:
+        """Make a job, with which nobody has begun, as it was before it was answered."""
+        columns = [column for column in _ANSWERED if column in was]
+        with self.store.transaction() as db:
+            sql = f"UPDATE job SET {', '.join(f'{column} = ?' for column in columns)} WHERE id = ?"
+            db.execute(sql, (*(was[column] for column in columns), job_id))
+        return self.job(job_id)
 
     def recover(self, *, failed: bool = True) -> list[Job]:
         """Queue again what died while it ran, its try counted if it `failed`, and bring on what a person has seen to.

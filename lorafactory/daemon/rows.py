@@ -87,6 +87,12 @@ def condemn(store: Store, ulid: str, code: str, reason: str) -> None:
         db.execute(sql, (code, clean(reason), now(), ulid))
 
 
+def condemn_again(store: Store, ulid: str) -> None:
+    """Take back that a drop was cleared."""
+    with store.transaction() as db:
+        db.execute("""UPDATE "drop" SET state = 'quarantined' WHERE ulid = ? AND state = 'cleared'""", (ulid,))
+
+
 def clear(store: Store, ulid: str) -> None:
     with store.transaction() as db:
         db.execute("""UPDATE "drop" SET state = 'cleared' WHERE ulid = ? AND state = 'quarantined'""", (ulid,))

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from lorafactory import families, heartbeat, making, settings, step
 from lorafactory.chain import CHAIN
+from lorafactory.daemon.asking import looked_at
 from lorafactory.daemon.limits import Limits, beat_of, limits, own, short_of_disk
 from lorafactory.daemon.queue import Job, Queue
 from lorafactory.errors import (
@@ -96,7 +97,7 @@ def attempt(space: Workspace, queue: Queue, job: Job, make: Make, *, heartbeat_o
         if begun is None:
             return None
         try:
-            before = waits_before(space, place)
+            before = "" if looked_at(queue.store, begun) else waits_before(space, place)
             make(space, job.lora, CHAIN[CHAIN.index(before) - 1] if before else None)
         except NoSavePasses as error:
             return queue.finish(begun, "done", failure="no save passes", reason=str(error))

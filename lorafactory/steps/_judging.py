@@ -115,8 +115,8 @@ class Verdicts:
         self.data["findings"].append({"picture": picture.name, "rule": tier, **told})
 
     def kept_by_hand(self, picture: Picture, otherwise: str) -> bool:
-        """True, and recorded, if a person has put this picture back: it stays, whatever is thought of it."""
-        if self.work.past.hand.get(picture.name) != "put back":
+        """True, and recorded, if a person wants this picture in the set: it stays, whatever is thought of it."""
+        if not self.work.past.stays(picture.name):
             return False
         self.work.note(picture, "kept", BY_HAND, why=otherwise)
         self.lines.append(f"{picture.name}: {otherwise}, kept by hand")

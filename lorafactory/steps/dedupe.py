@@ -114,7 +114,7 @@ def decide(seen: Seen, s: Settings, verdicts: Verdicts) -> None:
     facts = equals(seen, order, captions)
     clip = calibrated(seen.vectors) if s.clip == "auto" else 1 - s.clip
     pairs = Pairs(seen.looks, seen.vectors, Thresholds(s.phash, max(s.phash, s.review), clip))
-    by_hand = {i for i, p in enumerate(pictures) if verdicts.work.past.hand.get(p.name) == "put back"}
+    by_hand = {i for i, p in enumerate(pictures) if verdicts.work.past.stays(p.name)}
     nearest: dict[int, list[Near]] = {}
     opinions = stars(pairs, order, set(facts), by_hand, nearest.__setitem__)
     for i in range(len(pictures)):

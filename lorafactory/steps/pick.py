@@ -309,6 +309,19 @@ def refuse_foreign(work: Work) -> None:
         raise InputError(f"{chosen} is none of this LoRA's saves and is left alone: move it away, then try again")
 
 
+def take_away(work: Work) -> list[str]:
+    """Remove the published copy and what lies beside it, as they were written; the save stays. Say what is not ours."""
+    written, lines = last_pick(work).get("written") or {}, []
+    for suffix in (".safetensors", ".png", ".json", manifest.SUFFIX):
+        path = work.place.chosen.with_suffix(suffix)
+        if path.is_file() and images.sha256(path) == written.get(path.name):
+            path.unlink()
+        elif path.is_file():
+            lines.append(f"{path.name}: not ours, left as it is")
+    (work.place.comparison / VERDICT).unlink(missing_ok=True)
+    return lines
+
+
 def content(path: Path) -> str:
     """A LoRA file's tensor hash; nothing if it is none."""
     try:
