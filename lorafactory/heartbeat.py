@@ -67,11 +67,11 @@ def beating(path: Path, lora: str, *, silence: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def beat(what: str, done: int = 0, of: int = 0) -> None:
-    """Say that `what` goes on, `done` of so many. Costs nothing where nobody asked."""
+def beat(what: str, done: int = 0, of: int = 0) -> bool:
+    """Say that `what` goes on, `done` of so many; True if it was written. Costs nothing where nobody asked."""
     heart, now = _heart, time.monotonic()
     if heart is None or (what == heart.last.what and now - heart.written < EVERY):
-        return
+        return False
     at, last = time.time(), heart.last
     fresh = what != last.what or done < last.done
     first = (done, at) if fresh else (last.first_done, last.first_at)
@@ -79,6 +79,7 @@ def beat(what: str, done: int = 0, of: int = 0) -> None:
     with suppress(OSError):  # a full disk stops the work itself soon enough
         write_whole(heart.path, json.dumps(asdict(heart.last)).encode(), synced=False)
     faulthandler.dump_traceback_later(heart.silence, file=2)
+    return True
 
 
 def alive() -> None:

@@ -123,6 +123,11 @@ CROSS JOIN metric m ON m.run_id = r.id AND m.name = 'agrees' WHERE r.step = 'pic
   SELECT 1 FROM run u WHERE u.lora = r.lora AND u.step = 'undo' AND json_extract(u.settings, '$.undoes') = r.ulid)
 GROUP BY r.lora""",
     ),
+    "moved": Question(
+        "Where a file of a LoRA lay before it was moved to a place, the latest first",
+        """SELECT c.place_before AS place FROM change c JOIN run r ON r.id = c.run_id
+WHERE r.lora = :lora AND c.place_after = :place AND c.place_before IS NOT NULL ORDER BY c.id DESC""",
+    ),
     "timeline": Question(
         "What happened to a LoRA, in order",
         "SELECT * FROM v_timeline WHERE lora = :lora ORDER BY at",

@@ -20,6 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lorafactory.errors import STOPPED, LoraError
+
 PACKAGES = (
     "lorafactory",
     "torch",
@@ -202,6 +204,14 @@ class Run:
         db.executemany(_BLOB, self._blobs)
         for sql, row in self._rows:
             db.execute(sql, row)
+
+
+def ended_by(error: BaseException) -> tuple[str, str]:
+    """Status and first line of a run that did not end well; `stopped` is what a person or a signal asked for."""
+    asked = isinstance(error, KeyboardInterrupt | SystemExit) or getattr(error, "exit_code", None) == STOPPED
+    kind, first = type(error).__name__, next(iter(str(error).strip().splitlines()), "")
+    said = first if first and isinstance(error, LoraError) else f"{kind}: {first}".removesuffix(": ")
+    return "stopped" if asked else "failed", str(clean(said))
 
 
 def signed(bits: int) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lorafactory.errors import STOPPED, LoraError, RecordError
+from lorafactory.errors import RecordError
 from lorafactory.migrations import migrate, pending
 from lorafactory.mounts import refuse_network
 from lorafactory.questions import QUESTIONS, RUN
@@ -33,6 +33,7 @@ from lorafactory.recording import (
     RunRow,
     canonical_json,
     clean,
+    ended_by,
     environment,
     new_ulid,
     now,
@@ -89,12 +90,7 @@ class Store:
     def _connect(self, mode: str, prepare: Callable[[sqlite3.Connection, Path], object]) -> sqlite3.Connection:
         db = sqlite3.connect(self.path.absolute().as_uri() + mode, uri=True, timeout=30, isolation_level=None)
         try:
-            for pragma in (
-                "synchronous = FULL",
-                "foreign_keys = ON",
-                "trusted_schema = OFF",
-                "mmap_size = 0",
-            ):
+            for pragma in ("synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF", "mmap_size = 0"):
                 db.execute(f"PRAGMA {pragma}")
             prepare(db, self.path)
         except BaseException:
@@ -172,15 +168,15 @@ class Store:
         try:
             yield run
         except BaseException as error:
-            self._end(run, _status(error), started, _first_line(error))
+            self._end(run, *ended_by(error), started)
             raise
         else:
-            self._end(run, "done", started, None)
+            self._end(run, "done", None, started)
         finally:
             run.ended = True
             _open_runs.discard(ulid)
 
-    def _end(self, run: Run, status: str, started: float, error: str | None) -> None:
+    def _end(self, run: Run, status: str, error: str | None, started: float) -> None:
         with self._write() as db:
             run.flush(db)
             sql = "UPDATE run SET status = ?, ended_at = ?, wall_s = ?, error = ? WHERE id = ?"
@@ -277,11 +273,12 @@ class Store:
         image: str | None = None,
         sha256: str | None = None,
         rule: str | None = None,
+        verdict: str | None = None,
         run_id: int | None = None,
     ) -> list[Decision]:
         """Return the decisions that fit all that is given, oldest first."""
         lora, image = lora and tidy(lora), image and tidy(image)
-        asked = {"lora": lora, "image": image, "sha256": sha256, "rule": rule, "run_id": run_id}
+        asked = {"lora": lora, "image": image, "sha256": sha256, "rule": rule, "verdict": verdict, "run_id": run_id}
         given = {column: value for column, value in asked.items() if value is not None}
         where = " AND ".join(f"{column} = ?" for column in given) or "1"
         rows = self._all(f"SELECT * FROM v_decision WHERE {where} ORDER BY id", *given.values())
@@ -359,14 +356,3 @@ class Store:
 
 def _run_row(row: tuple[Any, ...]) -> RunRow:
     return RunRow(*(json.loads(value) if column == 7 else value for column, value in enumerate(row)))
-
-
-def _status(error: BaseException) -> str:
-    """`stopped` is what a person or a signal asked for; the rest is `failed`."""
-    asked = isinstance(error, KeyboardInterrupt | SystemExit) or getattr(error, "exit_code", None) == STOPPED
-    return "stopped" if asked else "failed"
-
-
-def _first_line(error: BaseException) -> str:
-    kind, first = type(error).__name__, next(iter(str(error).strip().splitlines()), "")
-    return str(clean(first if first and isinstance(error, LoraError) else f"{kind}: {first}".removesuffix(": ")))

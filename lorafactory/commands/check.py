@@ -25,23 +25,13 @@ from typing import Any
 
 import click
 
-from lorafactory import chain, images, journal, past, settings, step, steps
+from lorafactory import chain, images, journal, past, settings, step
 from lorafactory.dataset import ASIDE, hash_of
 from lorafactory.errors import FailedError, InputError, LoraError, Problem, raise_all
 from lorafactory.note import Note
 from lorafactory.options import header_options, header_values, json_option, workspace_option
-from lorafactory.setcheck import (
-    Finding,
-    contact,
-    looks,
-    machine,
-    mirroring,
-    orientation,
-    pictures,
-    table,
-    texts,
-    variety,
-)
+from lorafactory.setcheck import Finding, contact, looks, mirroring, orientation, pictures, table
+from lorafactory.setcheck.checkup import findings, trained
 from lorafactory.setcheck.looks import Seen
 from lorafactory.step import Work
 from lorafactory.store import Store
@@ -49,8 +39,6 @@ from lorafactory.workspace import find_workspace, target
 
 VERSION = 1
 SHEET = "check.png"
-PROMPTS = 7
-"""At most so many does `compare` draw where the recipe names none."""
 
 
 def in_the_way(work: Work) -> list[Problem]:
@@ -81,26 +69,6 @@ def stays_empty(work: Work, links: Sequence[chain.Link]) -> list[Problem]:
     again = f"lora rename {work.place.name} --force     {link.module.AGAIN}"
     put = f"put some back from {work.place.root / ASIDE}, or: lora make {work.place.name} --from FOLDER"
     return [Problem(message, again if undone else put)]
-
-
-def findings(work: Work, seen: Seen, *, no_clip: bool) -> list[Finding]:
-    """Every row of the table."""
-    header, train, compare = work.recipe.header, trained(work), step.settings_of(steps.get("compare"), work.recipe)
-    cells = (len(compare.prompts) or PROMPTS) * len(compare.seeds) * len(compare.strengths)
-    fits = pictures.fit_all(seen.looks, train)
-    sides = orientation.sides([look.strip for look in seen.looks])
-    rows = pictures.findings(seen, fits, train)
-    if seen.looks:
-        rows += variety.findings(work, seen.looks, no_clip=no_clip)
-        rows.append(orientation.finding(seen.looks, header.kind, sides))
-        captioned = [look.picture for look in seen.looks]
-        rows += texts.findings(captioned, work.trigger, header.class_, machine.base_of(work), train)
-    return [*rows, *machine.findings(work, fits, train, save_dtype=train.save_dtype, cells=cells)]
-
-
-def trained(work: Work) -> Any:
-    """The settings of the training."""
-    return step.settings_of(steps.get("train"), work.recipe)
 
 
 def draw_sheet(work: Work, seen: Seen, path: Path) -> None:

@@ -75,7 +75,9 @@ class Diary:
             self.losses.pop()  # the training went back to an earlier state
         self.losses.append((step, loss, lr))
         self.work.note.metric(step, "loss", loss)
-        heartbeat.beat("train", step, self.last)
+        if heartbeat.beat("train", step, self.last):  # somebody watches: the curve is there as it comes
+            with suppress(OSError):  # a full disk stops the work itself soon enough
+                write_losses(self.log / "loss.csv", self.losses, synced=False)
         recent = [loss for _, loss, _ in self.losses[-50:]]
         told = f"train, loss {sum(recent) / len(recent):.4f}"
         self.progress.update(self.task, completed=step, description=told, memory=memory(self.base))
@@ -179,8 +181,8 @@ def prune(work: Work, newest: Path, keep_last: int) -> list[Path]:
     return gone
 
 
-def write_losses(path: Path, losses: list[tuple[int, float, float]]) -> None:
-    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+def write_losses(path: Path, losses: list[tuple[int, float, float]], *, synced: bool = True) -> None:
+    with whole(path, synced=synced) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("step", "loss", "lr"))
         writer.writerows(losses)
