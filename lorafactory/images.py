@@ -324,6 +324,14 @@ def opaque(size: tuple[int, int]) -> Image.Image:
     return Image.new("L", size, 255)
 
 
+def webp(image: Image.Image, side: int) -> bytes:
+    """Encode as WebP, reduced in place where it is larger than `side` pixels."""
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=84)
+    return buffer.getvalue()
+
+
 def thumbnail_data_url(path: Path, side: int, most: int = 100_000) -> str:
     """Encode a picture as a WebP `data:` address for a page that stands alone.
 
@@ -331,10 +339,7 @@ def thumbnail_data_url(path: Path, side: int, most: int = 100_000) -> str:
     """
     image = load(path)
     while True:
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=84)
-        data = base64.b64encode(buffer.getvalue())
+        data = base64.b64encode(webp(image, side))
         if len(data) <= most or side <= 48:
             return "data:image/webp;base64," + data.decode()
         side = max(image.size) * 3 // 4

@@ -59,8 +59,8 @@ def snapshot(pictures: Set, run: Run) -> None:
         run.made("picture", name, sha)
     for name, text in pictures.captions().items():
         run.made("caption", name, text_hash(text))
-    if (sha := crops_hash(pictures)) is not None:
-        run.made("crops", crops.NAME, sha)
+    if (cut := crops_hash(pictures)) is not None:
+        run.made("crops", crops.NAME, cut)
 
 
 def snapshot_in_part(pictures: Set, changes: Sequence[Change], run: Run) -> None:

@@ -125,7 +125,7 @@ GROUP BY r.lora""",
     ),
     "moved": Question(
         "Where a file of a LoRA lay before it was moved to a place, the latest first",
-        """SELECT c.place_before AS place FROM change c JOIN run r ON r.id = c.run_id
+        """SELECT c.place_before AS place FROM run r CROSS JOIN change c ON c.run_id = r.id
 WHERE r.lora = :lora AND c.place_after = :place AND c.place_before IS NOT NULL ORDER BY c.id DESC""",
     ),
     "timeline": Question(

@@ -61,6 +61,12 @@ def core(text: str, e: Edits) -> str:
     return inner or text
 
 
+def opening(text: str, e: Edits) -> str:
+    """The prefix with the space after it, as it stands at the head of a caption; empty where it does not."""
+    start = e.prefix.strip()
+    return text[: len(text) - len(text[len(start) :].lstrip())] if _opens(text, start) else ""
+
+
 def mended(text: str, e: Edits) -> str:
     """The core with find-replace done and tags taken out. SettingsError if find-replace never comes to an end."""
     for _ in range(ROUNDS):

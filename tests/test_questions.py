@@ -19,7 +19,7 @@ from lorafactory.store import Store
 from tests.bench.bench_record import answers, fill, sha
 from tests.records import begin, forked, query
 
-VALUES = {"sha256": sha("a"), "lora": "lora001", "run_id": 3, "role": "plan", "pixels": "p", "phash": 5}
+VALUES = {"sha256": sha("a"), "lora": "lora001", "run_id": 3, "role": "plan", "pixels": "p", "phash": 5, "place": "x"}
 FOUND = re.compile(r"SCAN (hit|v_timeline|\(subquery-\d+\)|CONSTANT ROW)$")
 """What may be gone through whole: what was found so far."""
 
