@@ -49,10 +49,10 @@ def is_current(place: LoraDir) -> bool:
     )
 
 
-def refresh(work: Work) -> None:
-    """Write the report anew if there is a comparison or a choice that it does not show."""
+def refresh(work: Work, *, anew: bool = False) -> None:
+    """Write the report if there is a comparison or a choice that it does not show, or `anew` in any case."""
     scores = read_json(work.place.comparison / "scores.json")
-    if scores.get("version") == VERSION and not is_current(work.place):
+    if scores.get("version") == VERSION and (anew or not is_current(work.place)):
         with Store(work.workspace.record, readonly=True) as store:
             write_report(work, store)
 

@@ -15,11 +15,9 @@ from lorafactory import crops, journal, past, step, steps
 from lorafactory.daemon import asking
 from lorafactory.dataset import ASIDE, Picture
 from lorafactory.errors import InputError
-from lorafactory.index import write_index
 from lorafactory.journal import Act, WayBack
 from lorafactory.note import Note
 from lorafactory.past import BY_HAND
-from lorafactory.report import refresh
 from lorafactory.step import Result, Work
 from lorafactory.store import PART, Change, Run, RunRow, Store
 from lorafactory.workspace import LoraDir
@@ -191,9 +189,6 @@ def choose_again(work: Work, store: Store, row: RunRow, keep: bool) -> tuple[dic
             lines = [result.summary, *result.lines]
             for name, sha in step.sees(module, work, settings).items():
                 run.used("sees", name, sha)
-    if work.place.owned:
-        refresh(work)
-        write_index(work.workspace)
     return {"acts": 1, "left": []}, lines
 
 

@@ -7,10 +7,12 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from filelock import FileLock
+
+from tests.browsing import CHROMIUM
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -28,6 +30,17 @@ def no_network() -> Iterator[None]:
     patch.setattr(socket, "getaddrinfo", refuse)
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, for tests marked `browsing.IN_BROWSER`."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        made = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
 
 
 class Said(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,12 @@ from lorafactory.index import write_index
 from lorafactory.step import Work
 from lorafactory.store import Store
 from lorafactory.workspace import Workspace
+from tests.browsing import IN_BROWSER, Visit
 from tests.compared import make_lora
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "</script><img src=x onerror=\"document.title='hit'\"><script>document.title='hit'</script>"
 SAVES = ["epoch 1", "epoch 2", "epoch 3", "epoch 4"]
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")
@@ -36,37 +32,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return space
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        made = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield made
-        made.close()
-
-
-class Visit:
-    """A page, and all that it complained about or asked for."""
-
-    def __init__(self, browser: Any, path: Path, **more: Any) -> None:
-        self.context = browser.new_context(**more)
-        self.page = self.context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(path.as_uri())
-
-    def texts(self, selector: str) -> list[str]:
-        return [found.inner_text() for found in self.page.locator(f"{selector}:visible").all()]
-
-
 @pytest.fixture
 def visit(browser: Any, written: Workspace) -> Iterator[Visit]:
     """The report, which must leave no trace of a complaint."""
-    seen = Visit(browser, written.lora("anna").report, viewport={"width": 1280, "height": 900})
+    seen = Visit(browser, written.lora("anna").report.as_uri(), viewport={"width": 1280, "height": 900})
     yield seen
     assert seen.said == []
     assert [url for url in seen.asked if not url.startswith("data:image/")] == [written.lora("anna").report.as_uri()]
@@ -154,7 +123,7 @@ def test_every_column_is_in_the_window_or_can_be_scrolled_to(browser: Any, tmp_p
     place = make_lora(space.root, saves=6, strengths=(1.0,), bases=("pony",), prompts=1, seeds=1)
     with Store(space.record, readonly=True) as store:
         report.write_report(Work(space, place, settings.effective(space, place)), store)
-    seen = Visit(browser, place.report, viewport={"width": 1600, "height": 3000})
+    seen = Visit(browser, place.report.as_uri(), viewport={"width": 1600, "height": 3000})
     page, last = seen.page, seen.page.locator("#grid thead th:visible").last
     ends = "document.querySelector('#grid thead th:last-child').getBoundingClientRect().right"
     reached = """([x, y]) => Boolean(document.elementFromPoint(x, y).closest("#grid th:last-child"))"""
@@ -173,7 +142,7 @@ def test_every_column_is_in_the_window_or_can_be_scrolled_to(browser: Any, tmp_p
 def test_it_is_as_wide_as_a_phone_and_dark_at_night(browser: Any, written: Workspace) -> None:
     seen = Visit(
         browser,
-        written.lora("anna").report,
+        written.lora("anna").report.as_uri(),
         viewport={"width": 390, "height": 844},
         color_scheme="dark",
         is_mobile=True,
@@ -186,14 +155,14 @@ def test_it_is_as_wide_as_a_phone_and_dark_at_night(browser: Any, written: Works
 
 
 def test_without_scripts_every_cell_is_there(browser: Any, written: Workspace) -> None:
-    seen = Visit(browser, written.lora("anna").report, java_script_enabled=False)
+    seen = Visit(browser, written.lora("anna").report.as_uri(), java_script_enabled=False)
     assert len(seen.page.locator("#grid .cell:visible").all()) == 504
     assert not seen.page.locator("#axes").is_visible()
     seen.context.close()
 
 
 def test_the_index_shows_its_pictures_and_leads_to_the_report(browser: Any, written: Workspace) -> None:
-    seen = Visit(browser, written.root / "index.html")
+    seen = Visit(browser, (written.root / "index.html").as_uri())
     seen.page.wait_for_function("document.images.length === 1 && document.images[0].naturalWidth > 0")  # lazy
     assert f"epoch 3: the best{HOSTILE}" in seen.page.inner_text("body")
     seen.page.click("text=report")

@@ -26,7 +26,9 @@ import click
 
 from lorafactory import journal, past, settings, step
 from lorafactory.errors import SettingsError
+from lorafactory.index import write_index
 from lorafactory.options import json_option, shown, workspace_option
+from lorafactory.report import refresh
 from lorafactory.step import Result, Work
 from lorafactory.store import Change, Store
 from lorafactory.undoing import local, standing, undo
@@ -76,7 +78,11 @@ def act_or_report(space: Workspace, work: Work, *, keep: bool) -> Result:
         store.interrupt(work.place.recorded)
         for line in past.see_hand(work.set, work.place.recorded, store):
             click.echo(line, err=True)
-        return undo(work, store, keep=keep)
+        result = undo(work, store, keep=keep)
+    if work.place.owned:
+        refresh(work, anew=result.data["step"] == "pick")
+        write_index(space)
+    return result
 
 
 def meant(space: Workspace, given: str) -> LoraDir:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorafactory import crops, dataset, images, index, journal, past, report, step, steps, undoing
+from lorafactory import crops, dataset, images, journal, past, step, steps, undoing
 from lorafactory.crops import Box
 from lorafactory.daemon import asking
 from lorafactory.dataset import Picture
@@ -215,9 +215,8 @@ def choose(book: Book, save: str, sha256: str) -> str:
         result = step.perform(
             steps.get("pick"), work, settings, store, force=True
         )  # a choice taken back may be made anew
-        report.refresh(work)
-        index.write_index(book.space)
         book.settle_all()
+    book.write_pages()
     return result.summary.removeprefix("pick: ")
 
 
@@ -245,4 +244,6 @@ def undo(book: Book) -> str:
             raise InputError(last or "nothing was done here that could be taken back")
         result = undoing.undo(work, store)
         book.settle_all()
+    if result.data["step"] == "pick":
+        book.write_pages()
     return result.summary.removeprefix("undo: ").partition(";")[0]

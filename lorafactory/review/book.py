@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 from lorafactory import crops, images, past, settings, step, steps
 from lorafactory.crops import Box
 from lorafactory.dataset import ASIDE, Picture, hash_of
-from lorafactory.errors import InputError, SettingsError
+from lorafactory.errors import InputError, LoraError, SettingsError
+from lorafactory.index import write_index
 from lorafactory.journal import BLIND, TEXTS
 from lorafactory.past import BY_HAND, STAYS
-from lorafactory.report import why
+from lorafactory.report import refresh, why
 from lorafactory.review import captions
 from lorafactory.review.checking import Checking
 from lorafactory.setcheck.pictures import outside
@@ -63,6 +64,7 @@ class Book:
     cache: Path
     checking: Checking = field(default_factory=Checking)
     acting: threading.Lock = field(default_factory=threading.Lock)
+    _writing: threading.Lock = field(default_factory=threading.Lock)
     _seen: dict[Path, tuple[object, Seen]] = field(default_factory=dict)
     _settled: dict[str, Stamp] = field(default_factory=dict)
     """The files as they were when a person's changes were last recorded."""
@@ -113,6 +115,16 @@ class Book:
         paths = [p for folder in folders if folder.is_dir() for p in folder.iterdir() if shown(p)]
         named = ((p, stamp_of(p)) for p in (*paths, *(root / name for name in TOLD)))
         return {p.relative_to(root).as_posix(): stamp for p, stamp in named if stamp}
+
+    def write_pages(self) -> None:
+        """Write the report and the index after a choice, in the background: the charts take seconds."""
+
+        def write() -> None:
+            with self._writing, suppress(LoraError, OSError):  # the next command writes them again
+                refresh(self.work, anew=True)
+                write_index(self.space)
+
+        threading.Thread(target=write, name="pages", daemon=True).start()
 
     # ------------------------------------------------------------ what is shown
 

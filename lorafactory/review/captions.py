@@ -121,8 +121,9 @@ def replaced(text: str, find: str, put: str, e: Edits, *, words: bool, case: boo
     """The caption with `find` replaced as it stands, in whole words only if asked for; the prefix stays."""
     head = wording.opening(text, e)
     rest = text[len(head) :]
-    bounds = (r"(?<!\w)", r"(?!\w)") if words else ("", "")
-    pattern = re.compile(f"{bounds[0]}{re.escape(find)}{bounds[1]}", 0 if case else re.IGNORECASE)
+    start = r"(?<!\w)" if words and find[0].isalnum() else ""
+    end = r"(?!\w)" if words and find[-1].isalnum() else ""
+    pattern = re.compile(f"{start}{re.escape(find)}{end}", 0 if case else re.IGNORECASE)
     after = pattern.sub(lambda _: put, rest)
     return text if after == rest else (head + tidied(after)).strip()
 

@@ -34,7 +34,8 @@ SEALS = {
     "x-frame-options": "DENY",
 }
 """Headers of every answer."""
-ENTER = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/"><title>lorafactory</title>'
+ENTER = """<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">
+<title>lorafactory</title><link rel="icon" href="/static/icon.svg">"""
 """A page of our own that goes on: where the address was opened from another site, its cookie counts only then."""
 CLOSED = "This page is for whoever started it: open the address that `lora review` printed, with its token."
 

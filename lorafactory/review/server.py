@@ -38,6 +38,7 @@ def listen(host: str, port: int, *, exactly: bool) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             made.bind((host, number))
+            made.listen()  # whoever comes before the server is ready waits
             return made
         except OSError as error:
             made.close()

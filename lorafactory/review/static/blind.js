@@ -19,6 +19,7 @@ export class Blind {
   take(told) {
     this.told = told;
     open(this.dialog);
+    this.dialog.focus();
     const { pair, number, of } = told;
     find("#far").textContent = pair ? `${number + 1} of ${of}` : `${of} of ${of}`;
     for (const [id, shown] of [["#sides", pair], ["#answers", pair], ["#over", !pair]]) find(id).hidden = !shown;

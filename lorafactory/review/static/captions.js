@@ -86,7 +86,7 @@ const count = (pictures) => attempt(async () => {
   const told = pictures.filter((p) => !p.garbled);
   if (!told.length) return;
   const { counts } = await post(`${here}/count`, { texts: told.map((p) => p.caption || "") });
-  told.forEach((p, i) => rows.get(p.name)?.counted(p.caption || "", counts[i]));
+  told.forEach((p, i) => rows.get(p.name)?.counted(counts[i]));
   heads();
 });
 
@@ -208,7 +208,7 @@ keys(
     ["/", "find in captions", () => find("#search").focus()],
     ["f", "find and replace", () => { find("#replacing").open = true; find("#find").focus(); }],
     ["h", "earlier texts", history],
-    ["i", "see the picture among the others", () => { location.href = `${here}/images`; }],
+    ["i", "see the picture among the others", () => { location.href = `${here}/images#${encodeURIComponent(state.current)}`; }],
     ["u", "undo the last act", undo],
   ],
   () => !isOpen(),

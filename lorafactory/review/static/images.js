@@ -10,7 +10,8 @@ const FILTERS = {
 };
 const grid = find("#grid");
 const reason = find("#reason");
-const state = { pictures: new Map(), filter: location.hash.slice(1) in FILTERS ? location.hash.slice(1) : "all", current: "", chosen: new Set(), anchor: "" };
+const asked = decodeURIComponent(location.hash.slice(1)); // a filter, or a picture
+const state = { pictures: new Map(), filter: asked in FILTERS ? asked : "all", current: asked, chosen: new Set(), anchor: "" };
 const cells = new Map();
 
 // ---------------------------------------------------------------- what there is
@@ -79,7 +80,7 @@ function fill(cell, picture) {
   const words = picture.aside ? picture.reason.replaceAll("_", " ") : marks(picture);
   if (name.textContent !== picture.name) name.textContent = picture.name;
   if (told.textContent !== words) told.textContent = words;
-  told.classList.toggle("warn", !picture.aside && (picture.flags.length > 0 || picture.findings.length > 0 || Boolean(picture.broken)));
+  told.classList.toggle("warn", !picture.aside && (picture.flags.length > 0 || Boolean(picture.broken)));
 }
 
 /** What stands below a picture, in a word or two. */
@@ -261,6 +262,7 @@ function checked({ rows }) {
 }
 
 await reload();
+mark(true);
 listen(`${here}/events`, {
   set: ({ places }) => { if (places.some((place) => changed(place))) catchUp(); },
   check: checked,

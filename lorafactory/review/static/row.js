@@ -1,6 +1,5 @@
 // One caption: as it is read, with its prefix apart and flagged phrases marked; and its editor, in the same place.
-import { el, later } from "./lib.js";
-import { here } from "./lib.js";
+import { el, here, later } from "./lib.js";
 
 export class Row {
   constructor(calls) {
@@ -38,6 +37,7 @@ export class Row {
   read() {
     const { caption, prefix, phrases, garbled } = this.picture;
     this.area = null;
+    if (this.last) this.counts(this.last); // of what is saved, and not of what was typed
     const rest = (caption || "").slice(prefix.length);
     const parts = [prefix ? el("span", { class: "prefix", title: "the prefix" }, prefix) : ""];
     let at = 0;
@@ -102,8 +102,8 @@ export class Row {
 
   recount = later(async () => {
     if (!this.area) return;
-    const text = this.text;
-    this.counted(text, await this.calls.count(text), true);
+    const told = await this.calls.count(this.text);
+    if (this.area) this.counted(told, true);
   }, 200);
 
   fit() {
@@ -141,8 +141,12 @@ export class Row {
 
   // -------------------------------------------------------------- beside it
 
-  counted(text, { tokens, beyond }, typing = false) {
-    if (!typing && this.area) return;
+  counted(told, typing = false) {
+    if (!typing) this.last = told;
+    if (typing || !this.area) this.counts(told);
+  }
+
+  counts({ tokens, beyond }) {
     this.beyond = beyond;
     this.tokens.textContent = `${tokens} of ${this.limit} tokens${beyond ? `: not read: ${beyond}` : ""}`;
     this.tokens.classList.toggle("warn", Boolean(beyond));

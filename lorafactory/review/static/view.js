@@ -22,15 +22,18 @@ export class View {
   /** Show a picture; nothing left to show closes the view. */
   show(picture, of, at) {
     if (!picture) { this.dialog.close(); return; }
-    if (this.cropping && picture !== this.picture) this.stop();
+    if (this.cropping && (picture.name !== this.picture.name || picture.sha !== this.picture.sha)) this.stop();
     this.picture = picture;
-    open(this.dialog);
+    if (!this.isOpen) {
+      open(this.dialog);
+      this.dialog.focus(); // and not the first of its buttons
+    }
     find("#view-name").textContent = picture.name;
     find("#view-place").textContent = `${at + 1} of ${of}`;
     framed(find("#frame"), picture);
     this.shade();
     this.twin();
-    const lines = [...picture.flags.map((flag) => flag.why), ...picture.findings, picture.aside ? picture.why : "", picture.broken].filter(Boolean);
+    const lines = [...picture.flags.filter((flag) => flag !== this.told).map((flag) => flag.why), ...picture.findings, picture.aside ? picture.why : "", picture.broken].filter(Boolean);
     find("#flags").replaceChildren(...lines.map((line) => el("li", {}, line)));
     find("#facts").textContent = facts(picture);
     find("#words").textContent = picture.caption || "";
@@ -51,7 +54,8 @@ export class View {
   /** The better one of two that are the same, side by side, with what says so. */
   twin() {
     const flag = this.picture.flags.find((one) => one.rival);
-    const other = flag && this.calls.picture(flag.rival);
+    const other = flag && !this.cropping && this.calls.picture(flag.rival);
+    this.told = other ? flag : null;
     find("#rival").hidden = !other;
     find("#pair").hidden = !other;
     if (!other) return;
@@ -70,6 +74,7 @@ export class View {
     find("#doing").hidden = true;
     this.cropper.begin(this.picture.size, this.picture.crop);
     this.shade();
+    this.twin();
     this.refit();
   }
 
@@ -77,7 +82,7 @@ export class View {
     if (!this.cropping) return;
     const { name, sha } = this.picture;
     const told = await post(`${here}/fit`, { name, sha, box: this.cropper.box });
-    find("#fitted").textContent = fitWords(told, told.size);
+    find("#fitted").textContent = `${told.size[0]} × ${told.size[1]}: ${fitWords(told)}`;
   }
 
   ended(how) {
@@ -90,6 +95,7 @@ export class View {
     const picture = this.picture;
     this.stop();
     this.shade();
+    this.twin();
     if (kept && String(box) !== String(picture.crop)) this.calls.cropped(picture, box);
   }
 
@@ -118,13 +124,13 @@ function facts(picture) {
   if (!picture.size) return "";
   const words = [sized(picture)];
   if (picture.crop) words.push(`cropped to ${picture.crop[2] - picture.crop[0]} × ${picture.crop[3] - picture.crop[1]}`);
-  if (!picture.aside) words.push(fitWords(picture, picture.crop ? [picture.crop[2] - picture.crop[0]] : picture.size), `shown ${picture.repeats} times an epoch`);
+  if (!picture.aside) words.push(fitWords(picture), `shown ${picture.repeats === 1 ? "once" : `${picture.repeats} times`} an epoch`);
   return words.filter(Boolean).join(" · ");
 }
 
 /** What the trainer makes of it: bucket, scale, and how much is lost. */
-function fitWords({ fit, unfit }, size) {
+function fitWords({ fit, unfit }) {
   if (!fit) return unfit || "";
   const how = Math.abs(fit.scale - 1) < 0.005 ? "as it is" : fit.scale > 1 ? `enlarged ${fit.scale.toFixed(2)} times` : `shrunk to ${percent(fit.scale)}`;
-  return `${size[1] ? `${size[0]} × ${size[1]}: ` : ""}trained at ${fit.bucket[0]} × ${fit.bucket[1]}, ${how}${fit.lost >= 0.005 ? `, ${percent(fit.lost)} cut off` : ""}`;
+  return `trained at ${fit.bucket[0]} × ${fit.bucket[1]}, ${how}${fit.lost >= 0.005 ? `, ${percent(fit.lost)} cut off` : ""}`;
 }
