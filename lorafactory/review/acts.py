@@ -86,18 +86,15 @@ def deed(book: Book, store: Store, act: str, said: str, pictures: Iterable[Pictu
 
 def fresh(book: Book, shown: Sequence[Shown]) -> list[Picture]:
     """The pictures, if all are as they were shown; Conflict names those that are not."""
-    found, other = [], []
-    known = {p.name: p for p in book.work.set.pictures}
+    known, found = book.known(), []
     for one in shown:
-        picture = known.get(one.name) or Picture(book.work.set.aside.get(one.name, Path(one.name)))
-        seen = book.seen(picture)
-        same = (one.sha in (None, seen.sha256)) and (one.text in (None, seen.text_sha256))
-        if picture.path.is_file() and same:
-            found.append(picture)
-        else:
-            other.append(one.name)
-    if other:
-        raise Conflict(other)
+        if one.name in known:  # a name that is not there is nobody's path
+            seen = book.seen(known[one.name])
+            if one.sha in (None, seen.sha256) and one.text in (None, seen.text_sha256):
+                found.append(known[one.name])
+    if len(found) < len(shown):
+        as_shown = {picture.name for picture in found}
+        raise Conflict([one.name for one in shown if one.name not in as_shown])
     return found
 
 

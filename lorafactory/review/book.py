@@ -157,11 +157,15 @@ class Book:
 
     def picture(self, name: str) -> Picture:
         """A picture of the set by its name, or one that was set aside; InputError if it is not there any more."""
-        found = self.work.set
-        known = {name: Picture(path) for name, path in found.aside.items()} | {p.name: p for p in found.pictures}
+        known = self.known()
         if name not in known:
             raise InputError(f"{name} is not there any more")
         return known[name]
+
+    def known(self) -> dict[str, Picture]:
+        """Every picture that an act may be about, by its name: those of the set first, then those set aside."""
+        found = self.work.set
+        return {name: Picture(path) for name, path in found.aside.items()} | {p.name: p for p in found.pictures}
 
     def by_sha(self, sha256: str) -> Path | None:
         """Where a file with these bytes lies that the page has shown."""

@@ -14,7 +14,7 @@ from lorafactory.errors import InputError
 from lorafactory.review.app import build
 from lorafactory.review.room import Room
 
-GRACE = 2
+GRACE = 5
 """Seconds that requests get to end."""
 
 

@@ -46,9 +46,10 @@ def ask(
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", PORT), "state": {},
     }  # fmt: skip
     sent: list[dict[str, Any]] = []
+    coming = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+        return next(coming, {"type": "http.disconnect"})
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)

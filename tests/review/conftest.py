@@ -18,6 +18,10 @@ from tests.browsing import Visit
 from tests.review.sets import make_set
 
 
+READY = {"captions": ".captions li.current", "saves": "#cells th, #empty:not([hidden])", "night": "#night > *"}
+"""What is there once a part has told all it knows."""
+
+
 def room_at(place: LoraDir, *, apply: bool = True) -> Room:
     space = place.root.parent.parent if place.owned else place.root.parent / "workspace"
     return Room(Workspace(space, "test"), place, apply)
@@ -60,7 +64,7 @@ class Served:
         found.page.wait_for_selector(".cell")
         if part != "images":
             found.page.click(f"nav >> text={part}")
-            found.page.wait_for_url(f"**/{part}*")
+            found.page.wait_for_selector(READY[part])
         return found
 
     def home(self) -> str:
