@@ -65,6 +65,7 @@ def write_scores(work: Work, likeness: list[float], **scores: list[float]) -> No
         "version": 2,
         "strength": 1.0,
         "set": {"floor": 0.4, "ceiling": 0.8, "diversity": 0.3, "fit": None},
+        "seeds": [1, 2, 3],
         "prompts": [{"text": "4nna", "trigger": True, "plain": "", "group": "like"}],
         "columns": [*columns, other],
     }

@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorafactory.errors import InputError
 
 Json = dict[str, Any]
+Matrix = NDArray[np.float64]
 Answer = Literal["left", "right", "same"]
 ROUNDS = 200
 """Of the fixed-point iteration, which has settled long before."""
@@ -101,30 +103,42 @@ class Sitting:
             {"prompt": p.prompt, "seed": p.seed, "left": names[p.left], "right": names[p.right], "chosen": answer}
             for p, answer in answered
         ]
-        found = {"version": 1, "at": at, "choices": choices, "ranking": ranking(self.saves, answered)}
-        return found | {"words": in_words(found)}
+        rows = ranking(self.saves, answered)
+        words = in_words(rows, len(choices))
+        return {"version": 1, "at": at, "words": words, "ranking": rows, "choices": choices}
 
 
 def ranking(saves: Sequence[Json], answered: Sequence[tuple[Pair, Answer]]) -> list[Json]:
-    """The saves, the most preferred first, with strength, its standard error (both as logarithms), and wins."""
+    """The saves, the most preferred first, with strength, its standard error (both as logarithms), and wins.
+
+    `group` counts from 1: a save that is not clearly behind the first of a group belongs to it.
+    """
     wins = won(len(saves), answered)
-    strengths, errors = fitted(wins)
+    strengths, shared = fitted(wins)
     order = sorted(range(len(saves)), key=lambda i: (-strengths[i], i))
+    groups: list[int] = []
+    first = 0
+    for i in order:
+        lead = order[first] if groups else i
+        clear = bool(strengths[lead] - strengths[i] > apart(shared, lead, i))
+        first = len(groups) if clear else first
+        groups.append((groups[-1] if groups else 1) + clear)
     return [
         {
             "save": saves[i]["save"],
             "label": saves[i]["label"],
             "sha256": saves[i]["sha256"],
             "strength": round(float(strengths[i]), 4),
-            "error": round(float(errors[i]), 4),
+            "error": round(math.sqrt(shared[i, i]), 4),
+            "group": group,
             "wins": float(wins[i].sum()),
             "of": float(wins[i].sum() + wins[:, i].sum()),
         }
-        for i in order
+        for i, group in zip(order, groups, strict=True)
     ]
 
 
-def won(saves: int, answered: Sequence[tuple[Pair, Answer]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def won(saves: int, answered: Sequence[tuple[Pair, Answer]]) -> Matrix:
     """How often each save was preferred to each other (n, n); `same` is half a win for both."""
     wins = np.zeros((saves, saves))
     for pair, answer in answered:
@@ -133,30 +147,30 @@ def won(saves: int, answered: Sequence[tuple[Pair, Answer]]) -> np.ndarray[Any, 
     return wins
 
 
-def fitted(wins: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[list[float], list[float]]:
-    """Logarithms of the strengths, and their standard errors, by Hunter's iteration (Annals of Statistics 32, 2004)."""
-    met = wins + wins.T
-    strength = np.ones(len(wins))
+def fitted(wins: Matrix) -> tuple[Matrix, Matrix]:
+    """Logarithms of the strengths (n,) about their mean, and their covariance (n, n).
+
+    By Hunter's iteration (Annals of Statistics 32, 2004). Only differences mean something, so the level goes.
+    """
+    met, strength = wins + wins.T, np.ones(len(wins))
     for _ in range(ROUNDS):
         against = met / (strength[:, None] + strength[None])
         strength = (wins.sum(1) + 0.5) / (against.sum(1) + 1 / (strength + 1))
     share = strength[:, None] / (strength[:, None] + strength[None])
     known = met * share * share.T
     own = strength / (1 + strength) ** 2  # the half win and half loss
-    information = np.diag(known.sum(1) + own) - known
-    errors = np.sqrt(np.diag(np.linalg.inv(information)))
-    return [math.log(x) for x in strength], [float(x) for x in errors]
+    level = np.eye(len(wins)) - 1 / len(wins)
+    shared = level @ np.linalg.inv(np.diag(known.sum(1) + own) - known) @ level
+    return level @ np.log(strength), shared
 
 
-def in_words(document: Json) -> str:
+def apart(shared: Matrix, one: int, other: int) -> float:
+    """Standard error of the difference of two strengths."""
+    return math.sqrt(max(0.0, shared[one, one] + shared[other, other] - 2 * shared[one, other]))
+
+
+def in_words(rows: Sequence[Json], choices: int) -> str:
     """`epoch 4, then epoch 3 or epoch 5, then epoch 1`: those that are not clearly apart stand together."""
-    rows: list[Json] = document["ranking"]
-    groups: list[list[Json]] = []
-    for row in rows:
-        first = groups[-1][0] if groups else None
-        if first and first["strength"] - row["strength"] <= math.hypot(first["error"], row["error"]):
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    told = ", then ".join(" or ".join(str(row["label"]) for row in group) for group in groups)
-    return f"{told} ({len(document['choices'])} choices)"
+    groups = itertools.groupby(rows, key=lambda row: int(row["group"]))
+    told = ", then ".join(" or ".join(str(row["label"]) for row in group) for _, group in groups)
+    return f"{told} ({choices} choices)"

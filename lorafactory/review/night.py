@@ -19,6 +19,8 @@ from lorafactory.store import Store
 from lorafactory.workspace import Workspace
 
 Json = dict[str, Any]
+MOST = 100
+"""Answers that are looked back over for one that stands."""
 NEWEST = 8
 """Samples that are shown of a training."""
 
@@ -99,7 +101,9 @@ def answered(space: Workspace, ask: Any, name: str) -> str:
 def undo(space: Workspace, _: str = "") -> str:
     """Take back the last answer to the queue, whatever LoRA it was about, as long as nobody has begun with it."""
     with Store(space.record) as store:
-        for row in store.runs(step=asking.STEP, limit=1):
+        for row in store.runs(step=asking.STEP, limit=MOST):
+            if row.ulid in store.undone(row.lora):
+                continue
             work = Work(space, space.lora(row.lora), settings.effective(space, space.lora(row.lora)))
             first = undoing.standing(work, store)[:1]
             if [r.ulid for r in first] == [row.ulid]:

@@ -178,7 +178,7 @@ async def count(request: Request) -> Response:
 
 
 async def history(request: Request) -> Response:
-    book, name = book_of(request), request.query_params["name"]
+    book, name = book_of(request), request.query_params.get("name", "")
     return told(request, {"texts": await run_in_threadpool(captions.history, book.space, book.place, name)})
 
 

@@ -33,9 +33,7 @@ class Answer:
         return self.body.decode()
 
 
-def ask(
-    room: Room, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"", host: str = "127.0.0.1"
-) -> Answer:
+def ask(room: Room, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Answer:
     """One request, with these headers and no others."""
     given = {"host": HOME, **(headers or {})}
     address, _, query = path.partition("?")
@@ -54,7 +52,7 @@ def ask(
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    app = build(room, host=host, port=PORT)
+    app = build(room, host="127.0.0.1", port=PORT)
     thread = threading.Thread(target=anyio.run, args=(app, scope, receive, send))
     thread.start()
     thread.join()

@@ -17,7 +17,6 @@ from lorafactory.workspace import LoraDir, Workspace
 from tests.browsing import Visit
 from tests.review.sets import make_set
 
-
 READY = {"captions": ".captions li.current", "saves": "#cells th, #empty:not([hidden])", "night": "#night > *"}
 """What is there once a part has told all it knows."""
 

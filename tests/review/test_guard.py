@@ -25,7 +25,9 @@ def test_the_token_opens_once_and_a_cookie_does_from_then_on(room: Room) -> None
     assert room.keys.cookie not in page.text and room.keys.token not in page.text
 
 
-@pytest.mark.parametrize("path", ["/", "/set/anna/images", "/set/anna/set", "/static/lib.js", "/night/told", "/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/", "/set/anna/images", "/set/anna/set", "/static/lib.js", "/night/told", "/nothing"]
+)
 def test_without_a_cookie_nothing_is_answered(room: Room, path: str) -> None:
     for headers in ({}, {"cookie": f"lora-review-{PORT}=guessed"}, {"cookie": f"lora-review-1={room.keys.cookie}"}):
         answer = ask(room, "GET", path, headers)
@@ -36,7 +38,8 @@ def test_without_a_cookie_nothing_is_answered(room: Room, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1.evil.example", "192.168.1.5", "", "[::2]", "localhost.evil"]
+    "host",
+    ["evil.example", f"evil.example:{PORT}", "127.0.0.1.evil.example", "192.168.1.5", "", "[::2]", "localhost.x"],
 )
 def test_another_host_is_refused(room: Room, host: str) -> None:
     assert ask(room, "GET", "/set/anna/set", {**cookie(room), "host": host}).status == 421
@@ -48,7 +51,9 @@ def test_this_machine_is_not_at_whatever_port_a_tunnel_has(room: Room, host: str
     assert ask(room, "GET", "/set/anna/set", {**cookie(room), "host": host, "origin": f"http://{host}"}).status == 200
 
 
-@pytest.mark.parametrize("origin", ["null", "http://evil.example", f"https://{HOME}", "http://127.0.0.1:1", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin", ["null", "http://evil.example", f"https://{HOME}", "http://127.0.0.1:1", "http://localhost"]
+)
 def test_another_origin_is_refused(room: Room, anna: LoraDir, origin: str) -> None:
     before = standing(anna)
     assert get(room, "/set/anna/set", origin=origin).status == 403
@@ -64,7 +69,13 @@ def test_a_change_needs_origin_word_and_json(room: Room, anna: LoraDir) -> None:
         "content-length": str(len(body)),
     }  # fmt: skip
     before = standing(anna)
-    for missing, status in (("origin", 403), (WORD, 403), ("cookie", 403), ("content-type", 415), ("content-length", 413)):
+    for missing, status in (
+        ("origin", 403),
+        (WORD, 403),
+        ("cookie", 403),
+        ("content-type", 415),
+        ("content-length", 413),
+    ):
         headers = {key: value for key, value in whole.items() if key != missing}
         assert ask(room, "POST", "/set/anna/aside", headers, body).status == status
     wrong = {WORD: "guessed", "content-type": "text/plain", "content-length": str(LARGEST + 1)}
@@ -102,7 +113,6 @@ def test_what_cannot_be_meant_is_said_and_changes_nothing(room: Room, anna: Lora
     for body in ({}, {"pictures": []}, {"pictures": [{"name": 1}]}, {"pictures": "all"}, [], {"extra": 1}):
         answer = post(room, "/set/anna/aside", body)
         assert answer.status == 400 and "cannot be meant" in answer.json["error"]
-    assert get(room, "/set/anna/history").status == 400
     assert get(room, "/set/nobody/set").status == 422
     assert standing(anna) == before
 

@@ -90,7 +90,9 @@ def test_a_link_out_of_the_comparison_is_not_followed(room: Room, anna: LoraDir,
     (tmp_path / "secret.png").write_bytes(b"secret")
     anna.comparison.mkdir()
     (anna.comparison / "out.png").symlink_to(tmp_path / "secret.png")
-    column = '{"cells": [{"prompt": 0, "seed": 1, "file": "out.png"}, {"prompt": 0, "seed": 2, "file": "../lora.toml"}]}'
+    column = (
+        '{"cells": [{"prompt": 0, "seed": 1, "file": "out.png"}, {"prompt": 0, "seed": 2, "file": "../lora.toml"}]}'
+    )
     (anna.comparison / "scores.json").write_text(f'{{"version": 2, "columns": [{column}]}}', encoding="utf-8")
     assert b"secret" not in get(room, "/set/anna/cell/out.png").body
     assert b"trigger" not in get(room, "/set/anna/cell/../lora.toml").body

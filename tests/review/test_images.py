@@ -1,4 +1,4 @@
-"""The grid as a person meets it: culled by keyboard, undone, proposals answered, cropped; every act is in the record."""
+"""The grid as a person meets it: culled by keyboard, undone, proposals answered, cropped; all of it in the record."""
 
 from __future__ import annotations
 

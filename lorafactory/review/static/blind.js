@@ -81,5 +81,7 @@ export class Blind {
 }
 
 addEventListener("keydown", (event) => {
-  if (event.key === "p" && find("#ranked").open) find("[data-pick]").click();
+  if (event.key !== "p" || !find("#ranked").open) return;
+  event.stopImmediatePropagation(); // the page behind has a `p` of its own
+  find("[data-pick]").click();
 });
