@@ -90,7 +90,8 @@ export async function attempt(act) {
 const typed = (target) =>
   target.matches?.("textarea, select, input:not([type=checkbox])") || target.isContentEditable;
 
-/** Keys of a part: [key or keys, what it does, act]. They rest while somebody types or another dialog is open. */
+/** Keys of a part: [key or keys, what it does, act]. They rest while somebody types or another dialog is open.
+    Enter and space are the button's or link's that has the focus, unless a fourth value says which may be taken over. */
 export function keys(rows, within = () => true) {
   const list = find("#keys dl");
   for (const [names, words] of rows) {
@@ -100,7 +101,8 @@ export function keys(rows, within = () => true) {
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || typed(event.target) || !within(event)) return;
     const row = rows.find(([names]) => [names].flat().includes(event.key));
-    if (!row || (event.target.matches?.("button, a, summary") && ["Enter", " "].includes(event.key) && !row[3])) return;
+    const own = ["Enter", " "].includes(event.key) && event.target.matches?.("button, a, summary, input");
+    if (!row || (own && !(row[3] && event.target.matches(row[3])))) return;
     if (row[2](event) !== false) event.preventDefault();
   });
 }
