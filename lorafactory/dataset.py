@@ -92,7 +92,8 @@ class Subset:
     @property
     def pictures(self) -> list[Picture]:
         """What is in the folder, except a LoRA's preview, which bears the LoRA's name."""
-        found = (p for p in images.find(self.folder) if not p.with_suffix(".safetensors").exists())
+        loras = {p.stem for p in self.folder.glob("*.safetensors")}
+        found = (p for p in images.find(self.folder) if p.stem not in loras)
         return [Picture(p, self.within if self.shared is None or p.name in self.shared else "") for p in found]
 
 

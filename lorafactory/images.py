@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -25,6 +26,7 @@ from PIL.ExifTags import Base as TAGS  # noqa: N814  (its members are constants)
 from lorafactory.colour import to_srgb
 from lorafactory.errors import InputError
 from lorafactory.files import write_whole
+from lorafactory.png import told_after_pixels
 
 LIMIT_MPX = 64
 """Larger pictures are refused before they are decoded."""
@@ -80,8 +82,9 @@ def find(folder: Path) -> list[Path]:
     """List the image files directly in `folder` in natural order (2 before 10), hidden ones left out."""
     if not folder.is_dir():
         return []
-    shown = (p for p in folder.iterdir() if not p.name.startswith("."))
-    found = [p for p in shown if p.suffix.lower() in SUFFIXES and p.is_file()]
+    with os.scandir(folder) as entries:  # which knows what is a file: sets are listed often
+        files = [folder / e.name for e in entries if not e.name.startswith(".") and e.is_file()]
+    found = (p for p in files if p.suffix.lower() in SUFFIXES)
     return sorted(found, key=lambda p: (natural(p.stem), p.suffix))  # so that a copy comes after its original
 
 
@@ -132,6 +135,7 @@ def _refusal(path: Path) -> str | None:
     return None
 
 
+@lru_cache(maxsize=1 << 16)
 def natural(name: str) -> tuple[list[int | str], str]:
     """Sort key in which numbers count as numbers, and case and composition of letters do not."""
     plain = unicodedata.normalize("NFC", name).casefold()
@@ -174,10 +178,7 @@ def load(path: Path) -> Image.Image:
 
 
 def load_reduced(path: Path, side: int) -> Image.Image:
-    """Decode as `load` does, but a large JPEG at a half, a quarter or an eighth of its size, which is as much faster.
-
-    The shorter side of what comes back is at least `side`, or the picture's own.
-    """
+    """Decode as `load` does; a large JPEG is read at a half or less, its shorter side at least `side`: much faster."""
     return decode(path, least=side).image
 
 
@@ -186,7 +187,8 @@ def size(path: Path) -> tuple[int, int]:
     with _opened(path) as image:
         width, height = image.size
         # TIFF and HEIF tell their size upright already
-        turned = image.format not in {"TIFF", _HEIF} and _orientation(image) >= 5
+        early = image.format == "PNG" and not told_after_pixels(path)
+        turned = image.format not in {"TIFF", _HEIF} and _orientation(image, early=early) >= 5
         return (height, width) if turned else (width, height)
 
 
@@ -276,9 +278,11 @@ def _shown(image: Image.Image, background: str = "white") -> tuple[Image.Image, 
     return rgb.transpose(turn), mask and mask.transpose(turn)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, *, early: bool = False) -> int:
+    """How it is to be turned; `early`: as far as what stands before the pixels tells."""
     try:
-        return int(image.getexif().get(TAGS.Orientation, 1))
+        told = Image.Image.getexif(image) if early else image.getexif()
+        return int(told.get(TAGS.Orientation, 1))
     except Exception:  # a broken EXIF block says nothing about the picture
         return 1
 

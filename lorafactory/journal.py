@@ -51,6 +51,15 @@ def look(found: Set) -> Standing:
     return look_at(found.root, [*inside, *(found.root / place for place in BESIDE)])
 
 
+def look_near(root: Path, changes: Sequence[Change]) -> Standing:
+    """The same of what a run changed, and of what is called like it: enough to take back one that tells all it did."""
+    places = {PurePosixPath(place) for c in changes for place in (c.before, c.after) if place}
+    stems = {place.with_suffix("") for place in places}
+    folders = [root / folder for folder in sorted({place.parent for place in places})]
+    found = (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()))
+    return look_at(root, [p for p in found if PurePosixPath(p.relative_to(root).with_suffix("").as_posix()) in stems])
+
+
 def look_at(root: Path, paths: Iterable[Path]) -> Standing:
     """The same of a few files, for a run that is known to touch no others."""
     files, texts = {}, {}
@@ -228,7 +237,8 @@ def renamed_folders(root: Path, changes: Sequence[Change]) -> dict[str, str]:
     for change in changes:
         now, was = PurePosixPath(change.after or ""), PurePosixPath(change.before or "")
         same = change.before and change.after and now.name == was.name and now.parent != was.parent
-        if same and ASIDE not in now.parts and (root / now.parent).is_dir() and not (root / was.parent).exists():
+        within = ASIDE not in (*now.parts, *was.parts)  # what was put back came out of a folder, and renamed none
+        if same and within and (root / now.parent).is_dir() and not (root / was.parent).exists():
             found[str(now.parent)] = str(was.parent)
     return found
 

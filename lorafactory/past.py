@@ -65,12 +65,17 @@ def snapshot(pictures: Set, run: Run) -> None:
 
 def snapshot_in_part(pictures: Set, changes: Sequence[Change], run: Run) -> None:
     """Record how the set's files that changed are left; the run says in its settings that it tells no more."""
-    owners = {p.caption_path: p for p in pictures.pictures}
+    left_by = told_of(changes)
+    folders = {s.folder for s in pictures.subsets}
+    away = {Path(p).with_suffix("") for p, left in left_by.items() if left is None and not journal.is_text(p)}
+    texts = [p for p in left_by if journal.is_text(p) and Path(p).with_suffix("") not in away]
+    some = any((pictures.root / p).parent in folders for p in texts)  # else nobody's caption, and nothing to look for
+    owners = {p.caption_path: p for p in pictures.pictures} if some else {}
 
     def tell(role: str, name: str, left: str | None) -> None:
         run.made(role if left else NO + role, name, left or text_hash(""))
 
-    for place, left in told_of(changes).items():
+    for place, left in left_by.items():
         path = pictures.root / place
         if place == crops.NAME:
             tell("crops", place, left)

@@ -68,8 +68,9 @@ def local(at: str) -> str:
 
 def set_back(work: Work, store: Store, row: RunRow, keep: bool) -> tuple[dict[str, Any], list[str]]:
     """Take back what a run did to files; InputError if a person changed them since, unless these are to `keep` that."""
-    looked = journal.look(work.set)
-    plan = journal.way_back(work.place.root, store.changes(row.id), looked)
+    changes = store.changes(row.id)
+    looked = look(work, row, changes)
+    plan = journal.way_back(work.place.root, changes, looked)
     if plan.conflicts and not keep:
         raise InputError(conflicted(work.place, row, plan))
     lines = broken_off(store, work.place, row)
@@ -77,6 +78,13 @@ def set_back(work: Work, store: Store, row: RunRow, keep: bool) -> tuple[dict[st
     if work.apply:
         take_back(work, store, row, plan, looked)
     return {"acts": len(plan.acts), "left": plan.conflicts}, lines
+
+
+def look(work: Work, row: RunRow, changes: Sequence[Change]) -> journal.Standing:
+    """How the files stand; of a run that tells all it changed, only those that it is about."""
+    if row.settings.get(PART):
+        return journal.look_near(work.place.root, changes)
+    return journal.look(work.set)
 
 
 def broken_off(store: Store, place: LoraDir, row: RunRow) -> list[str]:
@@ -93,7 +101,7 @@ def take_back(work: Work, store: Store, row: RunRow, plan: WayBack, looked: jour
         try:
             journal.apply(work.place.root, plan.acts)
         finally:
-            now = journal.look(work.set)
+            now = look(work, row, store.changes(row.id))
             done = journal.differences(looked, now)
             if in_part:
                 past.snapshot_in_part(work.set, done, run)

@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"families", "networks", "encoders", "captioners", "exports"},
     {"dataset", "sidecars", "unzip"},
     {"crops", "trigger", "wording", "images", "store", "recipe", "workspace", "recipe_formats", "manifest"},
-    {"recording", "migrations", "questions", "pocket", "colour", "heartbeat"},
+    {"recording", "migrations", "questions", "pocket", "colour", "heartbeat", "png"},
     {"files", "pages", "mounts"},
     {"errors"},
 ]

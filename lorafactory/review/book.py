@@ -116,6 +116,11 @@ class Book:
         named = ((p, stamp_of(p)) for p in (*paths, *(root / name for name in TOLD)))
         return {p.relative_to(root).as_posix(): stamp for p, stamp in named if stamp}
 
+    def stamps_and_acts(self) -> tuple[dict[str, Stamp], dict[str, Stamp]]:
+        """The files as they are, and as acts have left them; never in the middle of one."""
+        with self.acting:
+            return self.stamps(), dict(self._settled)
+
     def write_pages(self) -> None:
         """Write the report and the index after a choice, in the background: the charts take seconds."""
 
@@ -134,13 +139,12 @@ class Book:
         found, cut = work.set, self.crops(work)
         flags, phrases = self.flags(), captions.flagged(self.space, self.place)
         edits, train = captions.edits(work), step.settings_of(steps.get("train"), work.recipe)
-        repeats = {p.path: s.repeats for s in found.subsets if not s.reg for p in s.pictures}
         pictures = []
-        for picture in found.pictures:
+        for picture, repeats in [(p, s.repeats) for s in found.subsets if not s.reg for p in s.pictures]:
             if wanted is not None and picture.name not in wanted:
                 continue
             seen, box = self.seen(picture), cut.get(picture.name)
-            told = as_json(picture, seen) | {"repeats": repeats[picture.path], "flags": flags.get(picture.name, [])}
+            told = as_json(picture, seen) | {"repeats": repeats, "flags": flags.get(picture.name, [])}
             told |= trained(seen.size, box, train) | {"findings": self.checking.of.get(picture.name, [])}
             told |= captions.shown(seen.text, edits, phrases.get(picture.name, []))
             pictures.append(told)

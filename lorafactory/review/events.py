@@ -32,14 +32,16 @@ class Closing:
 
 
 async def of_set(book: Book, closing: Closing) -> AsyncIterator[str]:
-    """The names of the pictures whose files changed, and `all` where more did than pictures."""
+    """The places of files that changed, and which of them were changed by others than the page's acts; the check-up."""
     before, checked, still = await run_in_threadpool(book.stamps), -1, REST
     yield sent("open", {})
     async for number in ticks(closing):
-        now = await run_in_threadpool(book.stamps)
+        now, acted = await run_in_threadpool(book.stamps_and_acts)
         still = 0 if now != before else still + 1
         if now != before:
-            yield sent("set", {"places": differing(before, now)})
+            places = differing(before, now)
+            others = [place for place in places if not acted or acted.get(place) != now.get(place)]
+            yield sent("set", {"places": places, "others": others})
             before = now
         if still >= REST:
             await run_in_threadpool(book.check, before)

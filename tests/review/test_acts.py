@@ -150,6 +150,15 @@ def test_a_picture_comes_back_to_its_folder_though_that_is_called_otherwise_by_n
     assert (anna.images / "9_4nna" / "0005.txt").exists()
 
 
+def test_putting_back_is_undone_though_the_folder_it_came_from_is_gone(book: Book, anna: LoraDir) -> None:
+    acts.set_aside(book, shown(book, "0005.png"), "text")
+    acts.put_back(book, shown(book, "0005.png"))
+    (anna.root / "set_aside" / "text").rmdir()
+    acts.undo(book)
+    assert (anna.root / "set_aside" / "text" / "0005.txt").exists()
+    assert len(list(folder_of(anna).glob("*.png"))) == 13  # the set's folder stays where it is
+
+
 def test_a_hundred_acts_in_a_row_are_one_line_of_why(lora, book: Book) -> None:
     text = shown(book, "0001.png")[0].text or ""
     for i in range(30):

@@ -169,6 +169,8 @@ def test_cropped_by_keyboard_and_by_pointer(served: Served) -> None:
 
 def test_a_folder_changed_under_the_page_is_noticed(served: Served) -> None:
     page, folder = served.visit().page, folder_of(served.place)
+    for thumb in page.locator(".cell img").all():
+        expect(thumb).not_to_have_js_property("naturalWidth", 0)
     (folder / "0001.png").unlink()
     images.save_png(noise(99), folder / "0099.png")
     shutil.copy(folder / "0005.png", folder / "0006.png")
@@ -177,6 +179,7 @@ def test_a_folder_changed_under_the_page_is_noticed(served: Served) -> None:
     assert "0001.png" not in names(page)
     sha = images.sha256(folder / "0006.png")
     page.wait_for_selector(f'.cell[data-key="0006.png"] img[src$="{sha}"]')
+    expect(page.locator("#said")).to_contain_text("changed on disk: ")
 
 
 def test_what_was_replaced_since_it_was_shown_is_not_set_aside(served: Served) -> None:

@@ -127,8 +127,11 @@ const calls = {
   count: async (text) => (await post(`${here}/count`, { texts: [text] })).counts[0],
 };
 
+let acted = false; // what this page did itself, it knows before the events tell it
+
 /** Do it and take over how the captions are now. A conflict goes to the row, which shows both texts. */
 async function act(path, body, names) {
+  acted = true;
   try {
     const { said, set } = await post(`${here}/${path}`, body);
     say(said);
@@ -224,4 +227,10 @@ const reload = () => attempt(async () => {
 
 await reload();
 mark(true);
-listen(`${here}/events`, { set: later(reload, 150) }, reload);
+const catchUp = later(reload, 150);
+listen(`${here}/events`, {
+  set: ({ others }) => {
+    if (others.length || !acted) catchUp();
+    acted = false;
+  },
+}, reload);

@@ -164,8 +164,11 @@ function about() {
 
 const asShown = (rows) => rows.map(({ name, sha, text }) => ({ name, sha, text }));
 
+let acted = false; // what this page did itself, it knows before the events tell it
+
 async function act(path, rows, body, whole = false) {
   if (!rows.length) return;
+  acted = true;
   await attempt(async () => {
     try {
       const { said, set } = await post(`${here}/${path}`, body);
@@ -264,12 +267,10 @@ function checked({ rows }) {
 await reload();
 mark(true);
 listen(`${here}/events`, {
-  set: ({ places }) => { if (places.some((place) => changed(place))) catchUp(); },
+  set: ({ others }) => {
+    if (others.length) say(`changed on disk: ${others[0].split("/").pop()}${others.length > 1 ? ` and ${others.length - 1} more` : ""}`);
+    if (others.length || !acted) catchUp();
+    acted = false;
+  },
   check: checked,
 }, reload);
-
-/** Another program changed a file that is shown; what this page did itself, it knows already. */
-function changed(place) {
-  say(`changed on disk: ${place.split("/").pop()}`);
-  return true;
-}
