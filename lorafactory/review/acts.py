@@ -88,7 +88,7 @@ def fresh(book: Book, shown: Sequence[Shown]) -> list[Picture]:
     """The pictures, if all are as they were shown; Conflict names those that are not."""
     known, found = book.known(), []
     for one in shown:
-        if one.name in known:  # a name that is not there is nobody's path
+        if one.name in known and book.see([known[one.name]]):  # a name that is not there is nobody's path
             seen = book.seen(known[one.name])
             if one.sha in (None, seen.sha256) and one.text in (None, seen.text_sha256):
                 found.append(known[one.name])
@@ -230,8 +230,8 @@ def keep_ranking(book: Book, document: bytes, said: str, numbers: Mapping[str, f
 # ---------------------------------------------------------------- the way back
 
 
-def undo(book: Book) -> str:
-    """Take back the last act of the page; what a command did since is for `lora undo`."""
+def undo(book: Book) -> tuple[str, list[str]]:
+    """Take back the last act of the page, and say of which pictures; what a command did since is for `lora undo`."""
     with book.held() as store:
         work = book.work
         rows = undoing.standing(work, store)
@@ -240,7 +240,8 @@ def undo(book: Book) -> str:
             last = f"the last thing done was {rows[0].step}; lora undo {book.place.name} takes it back" if rows else ""
             raise InputError(last or "nothing was done here that could be taken back")
         result = undoing.undo(work, store)
+        names = sorted({d.image for d in store.decisions(run_id=ours[0].id)})
         book.settle_all()
     if result.data["step"] == "pick":
         book.write_pages()
-    return result.summary.removeprefix("undo: ").partition(";")[0]
+    return result.summary.removeprefix("undo: ").partition(";")[0], names

@@ -39,7 +39,7 @@ def build(room: Room, *, host: str, port: int) -> ASGIApp:
             Route("/static/{file}", static),
             *routes.routes(),
         ],
-        exception_handlers={LoraError: said, ValidationError: misread},
+        exception_handlers={LoraError: said, OSError: said, ValidationError: misread},
     )
     app.state.room = room
     return Guard(app, room.keys, host=host, port=port)

@@ -6,8 +6,10 @@ The folder is the truth, so each answer is read from it; only what a file says i
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +66,7 @@ class Book:
     cache: Path
     checking: Checking = field(default_factory=Checking)
     acting: threading.Lock = field(default_factory=threading.Lock)
+    _reading: threading.Lock = field(default_factory=threading.Lock)
     _writing: threading.Lock = field(default_factory=threading.Lock)
     _seen: dict[Path, tuple[object, Seen]] = field(default_factory=dict)
     _settled: dict[str, Stamp] = field(default_factory=dict)
@@ -140,11 +143,11 @@ class Book:
         flags, phrases = self.flags(), captions.flagged(self.space, self.place)
         edits, train = captions.edits(work), step.settings_of(steps.get("train"), work.recipe)
         pictures = []
-        for picture, repeats in [(p, s.repeats) for s in found.subsets if not s.reg for p in s.pictures]:
-            if wanted is not None and picture.name not in wanted:
-                continue
+        every = [(p, s.repeats) for s in found.subsets if not s.reg for p in s.pictures]
+        repeats = {p: number for p, number in every if wanted is None or p.name in wanted}
+        for picture in self.see(list(repeats)):
             seen, box = self.seen(picture), cut.get(picture.name)
-            told = as_json(picture, seen) | {"repeats": repeats, "flags": flags.get(picture.name, [])}
+            told = as_json(picture, seen) | {"repeats": repeats[picture], "flags": flags.get(picture.name, [])}
             told |= trained(seen.size, box, train) | {"findings": self.checking.of.get(picture.name, [])}
             told |= captions.shown(seen.text, edits, phrases.get(picture.name, []))
             pictures.append(told)
@@ -156,7 +159,8 @@ class Book:
         told = {d["image"]: d for d in self.asked("excluded", lora=self.place.recorded)}
         pictures = [Picture(p) for name, p in found.items() if wanted is None or name in wanted]
         return [
-            as_json(p, self.seen(p)) | {"reason": p.path.parent.name, "why": out_of(told.get(p.name))} for p in pictures
+            as_json(p, self.seen(p)) | {"reason": p.path.parent.name, "why": out_of(told.get(p.name))}
+            for p in self.see(pictures)
         ]
 
     def picture(self, name: str) -> Picture:
@@ -174,6 +178,18 @@ class Book:
     def by_sha(self, sha256: str) -> Path | None:
         """Where a file with these bytes lies that the page has shown."""
         return next((p for p, (_, seen) in list(self._seen.items()) if seen.sha256 == sha256 and p.is_file()), None)
+
+    def see(self, pictures: Sequence[Picture]) -> list[Picture]:
+        """Read many at once, and return those that are still there; who asks for the same meanwhile finds them read."""
+
+        def is_there(picture: Picture) -> bool:
+            try:
+                return bool(self.seen(picture))
+            except FileNotFoundError:  # taken out since the folder was listed
+                return False
+
+        with self._reading, ThreadPoolExecutor(os.cpu_count()) as pool:
+            return [p for p, there in zip(pictures, pool.map(is_there, pictures), strict=True) if there]
 
     def seen(self, picture: Picture) -> Seen:
         """What its files say, read again where one of them changed."""

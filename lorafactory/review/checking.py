@@ -66,7 +66,7 @@ class Checking:
         for picture in work.set.pictures:
             key = (hash_of(picture.path) or "", cut.get(picture.name))
             try:
-                thumbs.small(cache, picture.path, key[0], "thumb")
+                thumbs.small(cache, picture.path, key[0], "thumb", waited_for=False)
                 if key not in self._known:
                     image, size = images.load_reduced(picture.path, THUMB), images.size(picture.path)
                     self._known[key] = replace(look(picture, image, size, key[1]), thumb=NOTHING)

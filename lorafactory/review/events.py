@@ -33,7 +33,7 @@ class Closing:
 
 async def of_set(book: Book, closing: Closing) -> AsyncIterator[str]:
     """The places of files that changed, and which of them were changed by others than the page's acts; the check-up."""
-    before, checked, still = await run_in_threadpool(book.stamps), -1, REST
+    before, checked, still = await run_in_threadpool(book.stamps), -1, 0
     yield sent("open", {})
     async for number in ticks(closing):
         now, acted = await run_in_threadpool(book.stamps_and_acts)

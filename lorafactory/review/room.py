@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorafactory.errors import InputError
+from lorafactory.errors import InputError, LoraError
 from lorafactory.review.blind import Sitting
 from lorafactory.review.book import Book
 from lorafactory.review.checking import Checking
@@ -40,6 +41,11 @@ class Room:
                 place, apply = self.lora(name), True
             self._books[name] = Book(self.space, place, apply, self.cache, Checking())
         return self._books[name]
+
+    def warm(self) -> None:
+        """Read the set before somebody asks: a thousand pictures take seconds to hash, and a browser to open."""
+        with suppress(LoraError, OSError):  # whoever asks is told
+            self.book(self.first.name).told()
 
     def lora(self, name: str) -> LoraDir:
         known = {folder.name for folder in self.space.loras.glob("*/")}

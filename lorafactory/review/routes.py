@@ -131,7 +131,13 @@ async def fit(request: Request) -> Response:
 
 
 async def undo(request: Request) -> Response:
-    return await acted(request, lambda: acts.undo(book_of(request)))
+    book = book_of(request)
+
+    def both() -> Json:
+        said, names = acts.undo(book)
+        return {"said": said, "names": names, "set": book.told(names)}
+
+    return told(request, await run_in_threadpool(both))
 
 
 # ---------------------------------------------------------------- captions

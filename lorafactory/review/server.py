@@ -70,10 +70,11 @@ def serve(room: Room, made: socket.socket, host: str, *, browse: bool, say: Call
     """Serve until Ctrl-C."""
     port = made.getsockname()[1]
     url = address(room, host, port)
-    say(url)
-    if browse:  # a browser may take its time
-        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     try:
+        say(url)
+        threading.Thread(target=room.warm, daemon=True).start()
+        if browse:  # a browser may take its time
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         server(room, host, port).run(sockets=[made])
     except KeyboardInterrupt:  # uvicorn has ended in order, and hands the signal on
         pass

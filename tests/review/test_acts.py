@@ -92,7 +92,7 @@ def test_every_act_is_taken_back_to_the_last_byte_by_page_and_command(
         assert by_hand(book) == []
     for number, before in enumerate(reversed(steps_back)):
         if number % 2:
-            assert acts.undo(book).startswith("took back review, ")
+            assert acts.undo(book)[0].startswith("took back review, ")
         else:
             assert lora("undo", "anna", "--workspace", book.space.root).code == 0
         assert standing(anna) == before

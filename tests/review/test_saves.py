@@ -73,7 +73,7 @@ def test_a_choice_is_a_pick_and_undo_gives_back_the_one_before(lora, compared: R
         "a person's choice of a save is the verdict's too in 0 of 1 LoRAs"
         in lora("why", "anna", "--workspace", root).out
     )
-    assert acts.undo(book).startswith("took back pick of ")
+    assert acts.undo(book)[0].startswith("took back pick of ")
     assert published(compared) == third
     said = lora("undo", "anna", "--list", "--workspace", root).out
     assert "pick      a save chosen by hand" in said

@@ -52,6 +52,7 @@ function draw() {
   }
   if (!wanted.has(state.current)) state.current = drawn[0] || "";
   find("#empty").hidden = told.length > 0;
+  find("#empty").textContent = "no caption here";
   heads();
   mark();
 }
@@ -190,9 +191,10 @@ const history = () => attempt(async () => {
 });
 
 const undo = () => attempt(async () => {
-  const { said, set } = await post(`${here}/undo`, {});
+  acted = true;
+  const { said, set, names } = await post(`${here}/undo`, {});
   say(said);
-  take(set);
+  take(set, names);
   mark(true);
 });
 

@@ -59,6 +59,7 @@ function draw() {
     last = cell;
   }
   find("#empty").hidden = rows.length > 0;
+  find("#empty").textContent = "nothing here";
   counts();
   mark();
   if (view.isOpen) view.show(picture(), rows.length, keys.indexOf(state.current));
@@ -68,12 +69,14 @@ let drawn = [];
 const picture = (key = state.current) => state.pictures.get(key);
 
 function made(key) {
-  const button = el("button", { class: "cell", "data-key": key, tabindex: "-1" },
+  const button = el("button", { class: "cell", "data-key": key, tabindex: "-1", "aria-pressed": "false" },
     el("span", { class: "thumb" }, el("img", { alt: "", loading: "lazy", decoding: "async" })), el("span", { class: "name" }), el("span", { class: "told" }));
   return el("li", {}, button);
 }
 
 function fill(cell, picture) {
+  if (cell.shown === picture) return;
+  cell.shown = picture;
   const [img, name, told] = [find("img", cell), find(".name", cell), find(".told", cell)];
   const source = picture.broken ? "" : `${here}/thumb/${picture.sha}`;
   if (img.getAttribute("src") !== source) source ? img.setAttribute("src", source) : img.removeAttribute("src");
@@ -102,14 +105,19 @@ function counts() {
   });
 }
 
+let marked = new Set();
+
 /** The current cell is the one that Tab reaches; what is selected says so. */
 function mark(focus = false) {
-  for (const button of all(".cell", grid)) {
-    const key = button.dataset.key;
+  const now = new Set([state.current, ...state.chosen]);
+  for (const key of new Set([...marked, ...now])) {
+    const button = cells.get(key)?.firstChild;
+    if (!button) continue;
     button.tabIndex = key === state.current ? 0 : -1;
     button.classList.toggle("current", key === state.current);
     button.setAttribute("aria-pressed", String(state.chosen.has(key)));
   }
+  marked = now;
   const bar = find("#chosen");
   bar.hidden = state.chosen.size === 0;
   find("span", bar).textContent = `${state.chosen.size} selected`;
@@ -171,10 +179,10 @@ async function act(path, rows, body, whole = false) {
   acted = true;
   await attempt(async () => {
     try {
-      const { said, set } = await post(`${here}/${path}`, body);
+      const { said, set, names } = await post(`${here}/${path}`, body);
       say(said);
       state.chosen.clear();
-      take(set, whole ? null : rows.map((p) => p.name));
+      take(set, names || (whole ? null : rows.map((p) => p.name)));
       mark(true);
     } catch (error) {
       if (error.told?.set) take(error.told.set, error.told.names);
@@ -197,7 +205,7 @@ const acts = {
     const rows = about().filter((p) => p.aside);
     return act("back", rows, { pictures: asShown(rows) }, true);
   },
-  undo: () => act("undo", [null], {}, true),
+  undo: () => act("undo", [null], {}),
   clear: () => { state.chosen.clear(); mark(true); },
   crop: () => { if (openView()) view.crop(); },
   words: () => { location.href = `${here}/captions#${encodeURIComponent(state.current)}`; },
