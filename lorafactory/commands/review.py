@@ -1,7 +1,7 @@
 """A local page to cull pictures, mend captions, choose the save and watch the night; every act can be undone.
 
-It is for this machine alone: the address has a token, and nobody else is answered. From another one, or a phone,
-through a tunnel:  ssh -L 8770:127.0.0.1:8770 THIS_MACHINE
+It is for this machine alone: the address has a token that opens once, and nobody else is answered. From another one,
+or a phone, through a tunnel:  ssh -L 8770:127.0.0.1:8770 THIS_MACHINE
 
 \b
 For example:
@@ -40,7 +40,7 @@ def review(space: Workspace, given: str, *, host: str, port: int | None, token: 
         raise SettingsError(f"--token: {LEAST} characters are the least, or it is guessed")
     place = target(space, given)
     made = listen(host, PORT if port is None else port, exactly=port is not None)
-    room = Room(space, place, place.owned or apply, Keys(token) if token else Keys())
+    room = Room(space, place, place.owned or apply, Keys(token, chosen=True) if token else Keys())
     click.echo(f"{place.name} of {space.root}; Ctrl-C ends it", err=True)
     serve(room, made, host, browse=browse, say=click.echo)
 

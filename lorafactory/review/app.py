@@ -42,7 +42,7 @@ def build(room: Room, *, host: str, port: int) -> ASGIApp:
         exception_handlers={LoraError: said, OSError: said, ValidationError: misread},
     )
     app.state.room = room
-    return Guard(app, room.keys, host=host, port=port)
+    return Guard(app, room.keys, host=host, port=port, entered=room.entered)
 
 
 def _word(pattern: str) -> Convertor[str]:

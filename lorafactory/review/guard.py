@@ -1,6 +1,8 @@
 """Who may ask: a browser that was shown the token, from a page of this server. All else is refused before any route.
 
-The token stands once in the address; what answers it is a cookie that no script and no other site can use. A change
+The token stands in the address and opens once; what answers it is a cookie that no script and no other site can use,
+so an address that is seen in a list of processes or in a history opens nothing. For another browser there is another
+token, which only the terminal is told, unless a person chose the word themselves. A change
 needs, beside the cookie, the page's own word in a header and an Origin that is this server: neither can be had by
 another page. A Host that is not this machine is refused, so a name that was made to point here reads nothing.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
@@ -40,22 +43,31 @@ ENTER = """<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" conte
 CLOSED = "This page is for whoever started it: open the address that `lora review` printed, with its token."
 
 
-@dataclass(frozen=True)
+@dataclass
 class Keys:
     """What opens the page."""
 
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     """Once, in the address."""
+    chosen: bool = False
+    """A person chose the token, and it opens as often as it is used."""
     cookie: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     word: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     """In every page, and in the header of every change."""
+
+    def spend(self) -> None:
+        if not self.chosen:
+            self.token = secrets.token_urlsafe(32)
 
 
 class Guard:
     """Stands before the app."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, *, host: str, port: int) -> None:
-        self.app, self.keys, self.host = app, keys, host
+    def __init__(
+        self, app: ASGIApp, keys: Keys, *, host: str, port: int, entered: Callable[[], None] = lambda: None
+    ) -> None:
+        """`entered` is called when a token was used."""
+        self.app, self.keys, self.host, self.entered = app, keys, host, entered
         self.called = f"lora-review-{port}"
         """Name of the cookie; servers on other ports of one machine share a browser's cookies."""
 
@@ -76,9 +88,11 @@ class Guard:
             return refused("asked from another page")
         if method not in (*READS, "POST"):
             return refused(method, 405)
-        if method in READS and scope["path"] == "/" and (given := QueryParams(scope["query_string"]).get("token")):
-            return self.enter() if same(given, self.keys.token) else refused(CLOSED)
-        if not same(cookie_parser(headers.get("cookie", "")).get(self.called, ""), self.keys.cookie):
+        known = same(cookie_parser(headers.get("cookie", "")).get(self.called, ""), self.keys.cookie)
+        given = QueryParams(scope["query_string"]).get("token") if scope["path"] == "/" else None
+        if method == "GET" and given is not None and (known or same(given, self.keys.token)):
+            return self.enter(spent=same(given, self.keys.token))
+        if not known:
             return refused(CLOSED)
         return None if method in READS else self.change(headers, origin)
 
@@ -91,8 +105,11 @@ class Guard:
         length = headers.get("content-length", "")
         return None if length.isdecimal() and int(length) <= LARGEST else refused("too long, or of no length", 413)
 
-    def enter(self) -> Response:
+    def enter(self, *, spent: bool) -> Response:
         found = HTMLResponse(ENTER)
+        if spent:
+            self.keys.spend()
+            self.entered()
         found.set_cookie(self.called, self.keys.cookie, httponly=True, samesite="strict")
         return found
 

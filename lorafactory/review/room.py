@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ class Room:
     apply: bool
     keys: Keys = field(default_factory=Keys)
     closing: Closing = field(default_factory=Closing)
+    entered: Callable[[], None] = lambda: None
+    """Told that somebody used the token."""
     sittings: dict[str, Sitting] = field(default_factory=dict)
     _books: dict[str, Book] = field(default_factory=dict)
     _spare: tempfile.TemporaryDirectory[str] | None = None

@@ -70,6 +70,7 @@ def serve(room: Room, made: socket.socket, host: str, *, browse: bool, say: Call
     """Serve until Ctrl-C."""
     port = made.getsockname()[1]
     url = address(room, host, port)
+    room.entered = lambda: say(f"for another browser: {address(room, host, port)}")
     try:
         say(url)
         threading.Thread(target=room.warm, daemon=True).start()

@@ -56,7 +56,8 @@ def fill(space: Workspace, count: int) -> None:
     place.settings.write_text('base = "pocket"\ntrigger = "4nna"\n[train]\nresolution = 1024\n', encoding="utf-8")
     for i in range(count):
         small = np.random.default_rng(i).integers(0, 255, (SIDE[1] // 8, SIDE[0] // 8, 3), dtype=np.uint8)
-        images.save_png(Image.fromarray(small).resize(SIDE, Image.Resampling.BILINEAR), folder / f"{i + 1:04}.png")
+        soft = Image.fromarray(small).resize(SIDE, Image.Resampling.BILINEAR)
+        (folder / f"{i + 1:04}.png").write_bytes(images.png(soft))
         (folder / f"{i + 1:04}.txt").write_text(f"4nna, a woman in a garden, number {i}\n", encoding="utf-8")
     with Store(space.record) as store, store.run("anna", "caption", version=1, key="k", settings={}) as run:
         snapshot(dataset.read_set(place.root, place.images), run)
@@ -71,7 +72,7 @@ def start(space: Workspace) -> tuple[subprocess.Popen[str], str]:
 
 def opened(browser: Any, url: str) -> tuple[Any, dict[str, float]]:
     """A page with its times, in milliseconds since the address was asked for."""
-    page = browser.new_page(viewport={"width": 1280, "height": 850})
+    page = browser.new_page()
     began = time.perf_counter()
     page.goto(url)
     page.wait_for_url("**/images")
@@ -122,6 +123,10 @@ def asked(url: str, pid: int, count: int) -> list[tuple[int, float]]:
     return found
 
 
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
 def main() -> None:
     count, requests = ([int(n) for n in sys.argv[1:]] + [PICTURES, REQUESTS][len(sys.argv) - 1 :])[:2]
     from playwright.sync_api import sync_playwright
@@ -130,24 +135,27 @@ def main() -> None:
         space = Workspace(Path(folder), "bench")
         fill(space, count)
         server, url = start(space)
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        print(f"review: {count} pictures of {SIDE[0]} x {SIDE[1]}, on {psutil.cpu_count()} cores, no graphics card")
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = chromium.new_context(viewport={"width": 1280, "height": 850})
+        say(f"review: {count} pictures of {SIDE[0]} x {SIDE[1]}, on {psutil.cpu_count()} cores, no graphics card")
         for how in ("for the first time", "again"):
             page, times = opened(browser, url)
-            print(f"    {how:18}  " + ", ".join(f"{what} {ms:.0f} ms" for what, ms in times.items()))
+            say(f"    {how:18}  " + ", ".join(f"{what} {ms:.0f} ms" for what, ms in times.items()))
         while page.locator("#check").is_hidden():
             time.sleep(0.5)  # the check-up has decoded every picture; small ones are made by then
         frames = page.evaluate(SCROLL, 5)
         slow = sum(ms > 50 for ms in frames) / len(frames)
         middle, late = statistics.median(frames), sorted(frames)[int(0.95 * len(frames))]
         told = f"{len(frames)} frames, median {middle:.0f} ms, 95 % within {late:.0f} ms"
-        print(f"    all of it scrolls by in 5 s: {told}, {slow:.1%} longer than 50 ms")
+        say(f"    all of it scrolls by in 5 s: {told}, {slow:.1%} longer than 50 ms")
         took = acts(page)
         culled, undone = statistics.median(took[: ACTS // 2]), statistics.median(took[ACTS // 2 :])
-        print(f"    a key to its act seen: set aside {culled:.0f} ms, undo {undone:.0f} ms (medians of {ACTS // 2})")
-        browser.close()
-        memory = asked(url, server.pid, requests)
-        print("    megabytes of the server: " + ", ".join(f"{mb:.0f} after {n:,}" for n, mb in memory))
+        say(f"    a key to its act seen: set aside {culled:.0f} ms, undo {undone:.0f} ms (medians of {ACTS // 2})")
+        chromium.close()
+        assert server.stdout is not None
+        other = server.stdout.readline().split()[-1]  # the address for another browser
+        memory = asked(other, server.pid, requests)
+        say("    megabytes of the server: " + ", ".join(f"{mb:.0f} after {n:,}" for n, mb in memory))
         server.terminate()
         server.wait()
 

@@ -47,7 +47,7 @@ class Served:
     """A page that is there for a browser."""
 
     room: Room
-    url: str
+    port: int
     browser: Any
     visits: list[Visit]
 
@@ -57,7 +57,11 @@ class Served:
 
     def visit(self, part: str = "images", **more: Any) -> Visit:
         """Open a part, as somebody who clicks the printed address and then the part."""
-        found = Visit(self.browser, self.url, **{"viewport": {"width": 1280, "height": 850}, **more})
+        found = Visit(
+            self.browser,
+            address(self.room, "127.0.0.1", self.port),
+            **{"viewport": {"width": 1280, "height": 850}, **more},
+        )
         self.visits.append(found)
         found.page.wait_for_url("**/images")
         found.page.wait_for_selector(".cell")
@@ -67,7 +71,7 @@ class Served:
         return found
 
     def home(self) -> str:
-        return self.url.partition("/?")[0]
+        return f"http://127.0.0.1:{self.port}"
 
 
 @pytest.fixture
@@ -81,7 +85,7 @@ def serve(browser: Any) -> Iterator[Callable[..., Served]]:
         serving = server(room, "127.0.0.1", port)
         thread = threading.Thread(target=serving.run, kwargs={"sockets": [made]})
         thread.start()
-        served = Served(room, address(room, "127.0.0.1", port), browser, [])
+        served = Served(room, port, browser, [])
         running.append((served, serving, thread))
         return served
 

@@ -9,20 +9,32 @@ import pytest
 
 from lorafactory.review.guard import LARGEST, SEALS, WORD, Guard, Keys, is_loopback
 from lorafactory.review.room import Room
-from lorafactory.workspace import LoraDir
+from lorafactory.workspace import LoraDir, Workspace
 from tests.review.asking import HOME, PORT, ask, cookie, get, post
 from tests.review.sets import standing
 
 
 def test_the_token_opens_once_and_a_cookie_does_from_then_on(room: Room) -> None:
-    answer = ask(room, "GET", f"/?token={room.keys.token}")
+    token, entered = room.keys.token, []
+    room.entered = lambda: entered.append(room.keys.token)
+    answer = ask(room, "GET", f"/?token={token}")
     told = answer.headers["set-cookie"]
     assert answer.status == 200 and told.startswith(f"lora-review-{PORT}={room.keys.cookie};")
     assert {"HttpOnly", "SameSite=strict", "Path=/"} <= {part.strip() for part in told.split(";")}
-    assert room.keys.token not in told and room.keys.word not in told and room.keys.word.encode() not in answer.body
+    assert token not in told and room.keys.word not in told and room.keys.word.encode() not in answer.body
     page = get(room, "/set/anna/images")
     assert page.status == 200 and room.keys.word in page.text
     assert room.keys.cookie not in page.text and room.keys.token not in page.text
+    assert ask(room, "GET", f"/?token={token}").status == 403  # from a history, or somebody's list of processes
+    assert ask(room, "GET", f"/?token={token}", cookie(room)).status == 200  # whoever is in already goes on
+    assert room.keys.token != token and entered == [room.keys.token]
+    assert ask(room, "GET", f"/?token={room.keys.token}").status == 200  # another browser
+
+
+def test_a_word_that_a_person_chose_opens_again(anna: LoraDir) -> None:
+    room = Room(_space(anna), anna, True, Keys("a word of one's own", chosen=True))
+    for _ in range(2):
+        assert ask(room, "GET", "/?token=a%20word%20of%20one's%20own").status == 200
 
 
 @pytest.mark.parametrize(
@@ -33,7 +45,8 @@ def test_without_a_cookie_nothing_is_answered(room: Room, path: str) -> None:
         answer = ask(room, "GET", path, headers)
         assert (answer.status, answer.headers["content-type"]) == (403, "text/plain; charset=utf-8")
         assert "anna" not in answer.text
-    assert ask(room, "GET", "/?token=guessed", cookie(room)).status == 403
+    assert ask(room, "GET", "/?token=guessed").status == 403
+    assert ask(room, "POST", f"/?token={room.keys.token}").status == 403
     assert ask(room, "GET", f"/?token={room.keys.cookie}").status == 403
 
 
@@ -134,3 +147,7 @@ def test_other_addresses_are_refused_without_a_token(lora, space: Path) -> None:
     assert lora("review", "nobody").code == 2
     said = lora("review", "anna", "--port", "99999")
     assert said.code == 2 and "--port" in said.err
+
+
+def _space(place: LoraDir) -> Workspace:
+    return Workspace(place.root.parent.parent, "test")

@@ -9,7 +9,7 @@ import pytest
 from faces import photographs
 from PIL import Image, ImageOps
 
-from lorafactory import images
+from lorafactory import crops, images
 from lorafactory.store import Store
 
 SEED = 1
@@ -65,13 +65,20 @@ def test_the_smaller_group_is_turned_and_nothing_is_lost(lora, space: Path, anna
     assert "no picture is turned" in again.out
 
 
-def test_the_mask_turns_with_its_picture(lora, space: Path, anna):
+def test_mask_and_crop_turn_with_their_picture(lora, space: Path, anna):
     _, flipped = anna
+    root = space / "loras" / "anna"
+    crops.write(root, {min(flipped): (0, 2, 150, 126)})
+    before = (root / crops.NAME).read_bytes()
     assert lora("check", "anna", "--fix-mirrored", *LINE).code == 0
     with Store(space / "lorafactory.db", readonly=True) as store:
         new = next(d.image for d in store.decisions(lora="anna") if d.verdict == "mirrored" and d.rival == min(flipped))
     masks = space / "loras" / "anna" / "masks"
     assert np.array_equal(pixels(masks / new), np.asarray(ImageOps.mirror(images.load(masks / min(flipped)))))
+    width, _ = images.size(root / "set_aside" / "unturned" / min(flipped))
+    assert crops.read(root)[new] == (width - 150, 2, width, 126)
+    assert lora("undo", "anna").code == 0
+    assert (root / crops.NAME).read_bytes() == before
 
 
 def test_undo_puts_back_every_byte(lora, space: Path, anna):

@@ -121,6 +121,8 @@ function mark(focus = false) {
   const bar = find("#chosen");
   bar.hidden = state.chosen.size === 0;
   find("span", bar).textContent = `${state.chosen.size} selected`;
+  const out = state.filter === "aside";
+  for (const [name, shown] of [["aside", !out], ["keep", !out], ["back", out]]) find(`[data-act=${name}]`, bar).hidden = !shown;
   const button = cells.get(state.current)?.firstChild;
   if (focus && button && !view.isOpen) {
     button.focus({ preventScroll: true });
