@@ -19,11 +19,15 @@ GRACE = 5
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's, which tells the streams that it ends."""
+    """Uvicorn's, which says when it has begun, and tells the streams that it ends."""
 
-    def __init__(self, config: uvicorn.Config, room: Room) -> None:
+    def __init__(self, config: uvicorn.Config, room: Room, begun: Callable[[], None]) -> None:
         super().__init__(config)
-        self.room = room
+        self.room, self.begun = room, begun
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.begun()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.room.close()
@@ -47,7 +51,8 @@ def listen(host: str, port: int, *, exactly: bool) -> socket.socket:
     raise AssertionError
 
 
-def server(room: Room, host: str, port: int) -> Server:
+def server(room: Room, host: str, port: int, begun: Callable[[], None] = lambda: None) -> Server:
+    """`begun` is called once it answers, and ends in order on Ctrl-C."""
     config = uvicorn.Config(
         build(room, host=host, port=port),
         log_level="warning",
@@ -57,7 +62,7 @@ def server(room: Room, host: str, port: int) -> Server:
         ws="none",
         timeout_graceful_shutdown=GRACE,
     )
-    return Server(config, room)
+    return Server(config, room, begun)
 
 
 def address(room: Room, host: str, port: int) -> str:
@@ -71,12 +76,15 @@ def serve(room: Room, made: socket.socket, host: str, *, browse: bool, say: Call
     port = made.getsockname()[1]
     url = address(room, host, port)
     room.entered = lambda: say(f"for another browser: {address(room, host, port)}")
-    try:
+
+    def begun() -> None:
         say(url)
         threading.Thread(target=room.warm, daemon=True).start()
         if browse:  # a browser may take its time
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-        server(room, host, port).run(sockets=[made])
+
+    try:
+        server(room, host, port, begun).run(sockets=[made])
     except KeyboardInterrupt:  # uvicorn has ended in order, and hands the signal on
         pass
     finally:

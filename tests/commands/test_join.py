@@ -109,7 +109,7 @@ def test_why_answers_as_the_other_record_does(lora: Any, ours: Path, theirs: Pat
             told = []
             for store in (here, there):
                 values = {"sha256": sha("b"), "lora": "bert", "run_id": run[store], "role": "plan"}
-                values |= {"pixels": sha("9"), "phash": 5}
+                values |= {"pixels": sha("9"), "phash": 5, "place": "training_images/10_bert/b.png"}
                 found = store.ask(name, **{k: v for k, v in values.items() if f":{k}" in question.sql})
                 told.append([{k: v for k, v in row.items() if k not in ("id", "run_id", "parent")} for row in found])
             if name not in ("pixels", "near", "hours"):  # these ask about all LoRAs

@@ -105,7 +105,7 @@ def test_what_of_the_machine_is_not_as_it_was(lora: Lora, copied: Path, monkeypa
 
 
 def test_the_plan_says_that_all_is_there(lora: Lora, copied: Path) -> None:
-    plan = "anna: 3 images x 2 repeats x 3 epochs / batch 2 = 9 steps, 3 saves, 1 bucket"
+    plan = "anna: 3 images x 2 repeats x 3 epochs / batch 2 = 9 steps, 3 saves, 2 buckets"
     assert lora("reproduce", "anna", "--plan") == Said(0, f"{plan}\n  all that it was made of is there\n", "")
     assert not (copied / "loras" / "anna" / "reproduced").exists()
 

@@ -27,11 +27,14 @@ def test_it_prints_the_address_and_ends_in_order(anna: LoraDir, tmp_path: Path) 
             line, stdout=subprocess.PIPE, stderr=err, text=True, env=os.environ | {"HOME": str(tmp_path)}
         ) as page,
     ):
-        assert page.stdout is not None
-        found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]{43})", page.stdout.readline().strip())
-        assert found and int(found[1]) > 0
-        page.send_signal(signal.SIGINT)
-        assert page.wait(30) == 0
+        try:
+            assert page.stdout is not None
+            found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]{43})", page.stdout.readline().strip())
+            assert found and int(found[1]) > 0
+            page.send_signal(signal.SIGINT)
+            assert page.wait(30) == 0
+        finally:
+            page.kill()
         err.seek(0)
         told = err.read()
     assert not re.search(r"\| +(torch|diffusers|transformers|matplotlib)$", told, re.MULTILINE)
