@@ -209,9 +209,8 @@ def choose(book: Book, save: str, sha256: str) -> str:
     with book.held() as store:
         work = book.work
         settings = saves.settings_for(work, save, sha256)
-        result = step.perform(
-            steps.get("pick"), work, settings, store, force=True
-        )  # a choice taken back may be made anew
+        # forced: a choice that was taken back may be made anew
+        result = step.perform(steps.get("pick"), work, settings, store, force=True)
         book.settle_all()
     book.write_pages()
     return result.summary.removeprefix("pick: ")

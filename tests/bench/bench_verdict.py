@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import sys
 from collections.abc import Iterator
@@ -28,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from lorafactory import cli, families
 from lorafactory.families import Base
 from lorafactory.files import write_whole
+from lorafactory.pocket import world
 from lorafactory.pocket.concepts import CONCEPTS, Concept
-from lorafactory.pocket.demo import colours
+from lorafactory.pocket.demo import APART, VIVID, colours
 from lorafactory.pocket.grade import see
 from lorafactory.workspace import find_workspace, model_set
 
@@ -46,11 +48,12 @@ SAVES, SEED, EACH = 6, 11, 64
 STEPS = 12
 TRIGGER = "d3mo"
 TOLD = "{{trigger}}, a large {} {{class}} in front of a plain {} background"
+PLAIN = ("white", "black", "gray")
 PAIRS = (
-    *(("yellow", "red"), ("green", "yellow"), ("orange", "black"), ("blue", "white")),
-    *(("red", "gray"), ("purple", "white"), ("pink", "black")),
+    *colours()[1][8:],
+    *((c, b) for b in PLAIN for c in VIVID if math.dist(world.COLOURS[c], world.COLOURS[b]) > APART),
 )
-"""Every colour once, on a ground on which it is neither in the set nor in the truth."""
+"""On grounds on which these colours are neither in the set nor in the truth; many, as a save can be lucky with one."""
 PROMPTS = (
     *("{trigger}", "{trigger}, a {class}", "{trigger}, a large {class}"),
     *(TOLD.format(*pair) for pair in PAIRS),
