@@ -88,10 +88,9 @@ def fresh(book: Book, shown: Sequence[Shown]) -> list[Picture]:
     """The pictures, if all are as they were shown; Conflict names those that are not."""
     known, found = book.known(), []
     for one in shown:
-        if one.name in known and book.see([known[one.name]]):  # a name that is not there is nobody's path
-            seen = book.seen(known[one.name])
+        for picture, seen in book.see([known[one.name]] if one.name in known else []):  # another name is nobody's path
             if one.sha in (None, seen.sha256) and one.text in (None, seen.text_sha256):
-                found.append(known[one.name])
+                found.append(picture)
     if len(found) < len(shown):
         as_shown = {picture.name for picture in found}
         raise Conflict([one.name for one in shown if one.name not in as_shown])

@@ -145,8 +145,8 @@ class Book:
         pictures = []
         every = [(p, s.repeats) for s in found.subsets if not s.reg for p in s.pictures]
         repeats = {p: number for p, number in every if wanted is None or p.name in wanted}
-        for picture in self.see(list(repeats)):
-            seen, box = self.seen(picture), cut.get(picture.name)
+        for picture, seen in self.see(list(repeats)):
+            box = cut.get(picture.name)
             told = as_json(picture, seen) | {"repeats": repeats[picture], "flags": flags.get(picture.name, [])}
             told |= trained(seen.size, box, train) | {"findings": self.checking.of.get(picture.name, [])}
             told |= captions.shown(seen.text, edits, phrases.get(picture.name, []))
@@ -159,8 +159,8 @@ class Book:
         told = {d["image"]: d for d in self.asked("excluded", lora=self.place.recorded)}
         pictures = [Picture(p) for name, p in found.items() if wanted is None or name in wanted]
         return [
-            as_json(p, self.seen(p)) | {"reason": p.path.parent.name, "why": out_of(told.get(p.name))}
-            for p in self.see(pictures)
+            as_json(p, seen) | {"reason": p.path.parent.name, "why": out_of(told.get(p.name))}
+            for p, seen in self.see(pictures)
         ]
 
     def picture(self, name: str) -> Picture:
@@ -179,17 +179,17 @@ class Book:
         """Where a file with these bytes lies that the page has shown."""
         return next((p for p, (_, seen) in list(self._seen.items()) if seen.sha256 == sha256 and p.is_file()), None)
 
-    def see(self, pictures: Sequence[Picture]) -> list[Picture]:
+    def see(self, pictures: Sequence[Picture]) -> list[tuple[Picture, Seen]]:
         """Read many at once, and return those that are still there; who asks for the same meanwhile finds them read."""
 
-        def is_there(picture: Picture) -> bool:
+        def read_one(picture: Picture) -> Seen | None:
             try:
-                return bool(self.seen(picture))
+                return self.seen(picture)
             except FileNotFoundError:  # taken out since the folder was listed
-                return False
+                return None
 
         with self._reading, ThreadPoolExecutor(os.cpu_count()) as pool:
-            return [p for p, there in zip(pictures, pool.map(is_there, pictures), strict=True) if there]
+            return [(p, seen) for p, seen in zip(pictures, pool.map(read_one, pictures), strict=True) if seen]
 
     def seen(self, picture: Picture) -> Seen:
         """What its files say, read again where one of them changed."""

@@ -9,7 +9,7 @@ from lorafactory.store import Store
 from tests.browsing import IN_BROWSER
 from tests.review.conftest import Served
 from tests.review.sets import folder_of, standing
-from tests.review.test_grid import pressed, space_of
+from tests.review.test_images_page import pressed, space_of
 
 pytestmark = IN_BROWSER
 ROWS = ".captions li"

@@ -73,7 +73,7 @@ def test_a_picture_is_seen_in_full_with_what_training_cuts_off(served: Served) -
     page.keyboard.press("ArrowRight")
     assert page.inner_text("#view-place") == "2 of 14"
     page.keyboard.press("Escape")
-    assert page.evaluate("document.activeElement.dataset.key") == "0002.png"
+    expect(page.locator(".cell[data-key='0002.png']")).to_be_focused()
 
 
 def test_duplicates_stand_side_by_side_and_proposals_are_answered(served: Served) -> None:

@@ -21,7 +21,7 @@ from tests.picked_sets import three_saves, write_save, write_scores
 from tests.review.asking import get, post
 from tests.review.conftest import Served, room_at
 from tests.review.sets import make_set
-from tests.review.test_grid import pressed
+from tests.review.test_images_page import pressed
 
 FILES = ("anna.safetensors", "anna.png", "anna.json", "txt2img-images/verdict.json")
 in_browser = [IN_BROWSER[0], IN_BROWSER[1]]
