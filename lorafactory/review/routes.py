@@ -81,14 +81,13 @@ async def small(request: Request) -> Response:
     """A picture that the page has shown, by its content."""
     book, sha = book_of(request), request.path_params["sha"]
 
-    def find() -> FileResponse:
+    def find() -> bytes:
         path = book.by_sha(sha)
         if path is None:
             raise InputError("this picture is not there any more")
-        made = thumbs.small(book.cache, path, sha, request.path_params["kind"])
-        return FileResponse(made, headers=FOREVER, media_type="image/webp")
+        return thumbs.small(book.cache, path, sha, request.path_params["kind"]).read_bytes()
 
-    return await run_in_threadpool(find)
+    return Response(await run_in_threadpool(find), headers=FOREVER, media_type="image/webp")
 
 
 async def aside(request: Request) -> Response:

@@ -38,7 +38,8 @@ def listen(host: str, port: int, *, exactly: bool) -> socket.socket:
     """A socket on `port`, or on a free one where that is taken, unless it must be `exactly` that."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in (port,) if exactly else (port, 0):
-        made = socket.socket(family, socket.SOCK_STREAM)
+        # said to be TCP, or asyncio lets the kernel hold back small answers for 40 ms (Nagle's algorithm)
+        made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             made.bind((host, number))

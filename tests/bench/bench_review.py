@@ -3,10 +3,13 @@
 Told: milliseconds until the page shows anything, until the first screen has all its pictures (made for the first time,
 and from the cache), and until a key's act is seen; how long frames take while the whole grid scrolls by; megabytes of
 the server over 10 000 requests.
+
+    .venv/bin/python tests/bench/bench_review.py
 """
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import shutil
@@ -128,7 +131,11 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    count, requests = ([int(n) for n in sys.argv[1:]] + [PICTURES, REQUESTS][len(sys.argv) - 1 :])[:2]
+    asked_for = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked_for.add_argument("--pictures", type=int, default=PICTURES)
+    asked_for.add_argument("--requests", type=int, default=REQUESTS)
+    told_to = asked_for.parse_args()
+    count, requests = told_to.pictures, told_to.requests
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
@@ -143,11 +150,12 @@ def main() -> None:
             say(f"    {how:18}  " + ", ".join(f"{what} {ms:.0f} ms" for what, ms in times.items()))
         while page.locator("#check").is_hidden():
             time.sleep(0.5)  # the check-up has decoded every picture; small ones are made by then
-        frames = page.evaluate(SCROLL, 5)
-        slow = sum(ms > 50 for ms in frames) / len(frames)
-        middle, late = statistics.median(frames), sorted(frames)[int(0.95 * len(frames))]
-        told = f"{len(frames)} frames, median {middle:.0f} ms, 95 % within {late:.0f} ms"
-        say(f"    all of it scrolls by in 5 s: {told}, {slow:.1%} longer than 50 ms")
+        for what in ("all of it scrolls by in 5 s", "and back up at once, and by again"):
+            frames = page.evaluate(SCROLL, 5)
+            slow = sum(ms > 50 for ms in frames) / len(frames)
+            middle, late = statistics.median(frames), sorted(frames)[int(0.95 * len(frames))]
+            told = f"{len(frames)} frames, median {middle:.0f} ms, 95 % within {late:.0f} ms"
+            say(f"    {what}: {told}, {slow:.1%} longer than 50 ms")
         took = acts(page)
         culled, undone = statistics.median(took[: ACTS // 2]), statistics.median(took[ACTS // 2 :])
         say(f"    a key to its act seen: set aside {culled:.0f} ms, undo {undone:.0f} ms (medians of {ACTS // 2})")

@@ -44,6 +44,7 @@ def test_it_prints_the_address_and_ends_in_order(anna: LoraDir, tmp_path: Path) 
 def test_a_port_that_is_taken_is_said_or_another_is_found() -> None:
     taken = listen("127.0.0.1", 0, exactly=True)
     port = taken.getsockname()[1]
+    assert taken.proto == socket.IPPROTO_TCP  # else asyncio sets no TCP_NODELAY, and each answer comes 40 ms late
     with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}.*--port names another"):
         listen("127.0.0.1", port, exactly=True)
     other = listen("127.0.0.1", port, exactly=False)
