@@ -39,7 +39,7 @@ SECRETS = {
 BASE = "108fecb30af88f4d25165c8738da863a1f76ac4c6e94771dba95a6e8ecc22439"
 """The pocket base."""
 CANARIES = (FOLDER, *SECRETS.values(), "canary-config")
-TOML = """
+SET = """
 base = "BASE"
 trigger = "zqx"
 kind = "object"
@@ -56,6 +56,8 @@ no_clip = true
 text = "{trigger}, a star"
 [repeats]
 policy = 2
+"""
+TOML = f"""{SET}
 [train]
 epochs = 3
 batch = 2

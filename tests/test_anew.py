@@ -15,24 +15,8 @@ from PIL import Image
 from lorafactory import images
 from lorafactory.pocket.concepts import CONCEPTS
 from tests.conftest import Said
+from tests.history import SET
 
-TOML = """
-base = "pocket"
-trigger = "zqx"
-kind = "object"
-[rename]
-min_side = 64
-[dedupe]
-no_clip = true
-act = "facts"
-[filter]
-no_clip = true
-[caption]
-no_clip = true
-text = "{trigger}, a star"
-[repeats]
-policy = 2
-"""
 WORDS = "zqx, a star\n"
 
 
@@ -55,7 +39,7 @@ def make(lora: Callable[..., Said], space: Path) -> Make:
     draw(place / "source", 1)
 
     def run() -> list[str]:
-        (place / "lora.toml").write_text(TOML)
+        (place / "lora.toml").write_text(SET.replace("BASE", "pocket"))
         said = lora("make", "anna", "--to", "repeats")
         assert (said.code, said.err) == (0, "")
         return said.out.splitlines()[1:-1]

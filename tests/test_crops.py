@@ -14,7 +14,7 @@ from lorafactory import crops, families, images
 from lorafactory.errors import InputError
 from lorafactory.recipe import Header, Recipe
 from lorafactory.step import Work
-from lorafactory.steps import compare, train
+from lorafactory.steps import _telling, compare, train
 from lorafactory.training import masks
 from lorafactory.training.latents import Pictures
 from lorafactory.training.plan import Example, frame, plan
@@ -110,7 +110,7 @@ def test_training_and_comparison_see_another_crop(tmp_path: Path) -> None:
     assert {name for name, sha in train.sees(work, s).items() if before[name] != sha} == {"0001.png"}
     assert set(compare.sees(work, c)) - set(compared) == {"0001.png crop"}
     assert [e.size for e in train.split(work, s)[0]] == [(32, 32), (48, 48)]
-    known = compare.known_set(work)
+    known = _telling.known_set(work)
     assert known is not None and [p.size for p in known.images] == [(32, 32), (48, 48)]
 
 

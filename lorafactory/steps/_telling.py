@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from lorafactory import images
+from lorafactory import crops, images
 from lorafactory.files import write_whole
 from lorafactory.scoring import sheet
+from lorafactory.scoring.prompts import without
 from lorafactory.step import Work
 from lorafactory.steps._cells import Board, Column, Spot
 from lorafactory.steps._stages import Plan
@@ -26,6 +27,30 @@ GRID, SCORES, SHEET = "grid.png", "scores.json", "scores.csv"
 Row = dict[str, Any]
 Drawn = Mapping[Column, Sequence[Spot]]
 """The spots of each column that are there; the baseline comes first, and has every spot that another has."""
+
+
+def eyes(work: Work) -> Eyes:
+    """The models that judge."""
+    from lorafactory.scoring.eyes import Eyes
+
+    return Eyes.load(work.models.clip, closer(work))
+
+
+def closer(work: Work) -> str:
+    """The DINOv2 that sees more of a picture than CLIP: the model set's, or one that is on this machine; or none."""
+    from lorafactory.encoders import dino
+
+    return work.models.dino or dino.found() or ""
+
+
+def known_set(work: Work) -> TrainingSet | None:
+    """The pictures that likeness is measured against."""
+    from lorafactory.scoring.table import TrainingSet
+
+    shown, cut = work.set.pictures, work.set.crops
+    captions = [without(picture.caption or "", work.trigger) for picture in shown]
+    seen = [crops.cut(images.load(p.path), cut.get(p.name)) for p in shown]
+    return TrainingSet([p.path.name for p in shown], seen, captions) if shown else None
 
 
 @dataclass

@@ -21,27 +21,35 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from rich.console import Console
 
-from lorafactory import crops, encoders, families, images
+from lorafactory import encoders, families, images
 from lorafactory.errors import BaseError, InputError, LoraError, Problem, SettingsError
 from lorafactory.scoring import sheet
-from lorafactory.scoring.prompts import Prompt, asked_of_all, prompts_for, without
+from lorafactory.scoring.prompts import Prompt, asked_of_all, prompts_for
 from lorafactory.step import Result, StepSettings, Work
 from lorafactory.steps import _axis, _saves, _stages
 from lorafactory.steps._cells import Board, Cell, Checkpoint, Column, How
 from lorafactory.steps._drawing import Drawing
 from lorafactory.steps._saves import Save
 from lorafactory.steps._studio import Studio
-from lorafactory.steps._telling import GRID, SCORES, SHEET, Judge, Row, budget, carried, publish
+from lorafactory.steps._telling import (
+    GRID,
+    SCORES,
+    SHEET,
+    Judge,
+    Row,
+    budget,
+    carried,
+    closer,
+    eyes,
+    known_set,
+    publish,
+)
 from lorafactory.workspace import base_identity, model_set
-
-if TYPE_CHECKING:
-    from lorafactory.scoring.eyes import Eyes
-    from lorafactory.scoring.table import TrainingSet
 
 VERSION = 3
 MODELS = ("base", "clip")
@@ -325,30 +333,6 @@ def full_command(work: Work, s: Settings) -> str:
         told = [own, *(word for path in s.loras for word in ("--loras", path))]
     told += [word for name in s.on for word in ("--on", name)] + (["--axis", s.axis] if s.axis else [])
     return shlex.join(["lora", "compare", *told, "--full"])
-
-
-def eyes(work: Work) -> Eyes:
-    """The models that judge."""
-    from lorafactory.scoring.eyes import Eyes
-
-    return Eyes.load(work.models.clip, closer(work))
-
-
-def closer(work: Work) -> str:
-    """The DINOv2 that sees more of a picture than CLIP: the model set's, or one that is on this machine; or none."""
-    from lorafactory.encoders import dino
-
-    return work.models.dino or dino.found() or ""
-
-
-def known_set(work: Work) -> TrainingSet | None:
-    """The pictures that likeness is measured against."""
-    from lorafactory.scoring.table import TrainingSet
-
-    shown, cut = work.set.pictures, work.set.crops
-    captions = [without(picture.caption or "", work.trigger) for picture in shown]
-    seen = [crops.cut(images.load(p.path), cut.get(p.name)) for p in shown]
-    return TrainingSet([p.path.name for p in shown], seen, captions) if shown else None
 
 
 def result(told: Row, drawn: int, saves: int, grid: Path, lines: Sequence[str]) -> Result:
