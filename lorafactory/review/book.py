@@ -176,8 +176,16 @@ class Book:
         return {name: Picture(path) for name, path in found.aside.items()} | {p.name: p for p in found.pictures}
 
     def by_sha(self, sha256: str) -> Path | None:
-        """Where a file with these bytes lies that the page has shown."""
-        return next((p for p, (_, seen) in list(self._seen.items()) if seen.sha256 == sha256 and p.is_file()), None)
+        """Where a file with these bytes lies that the page has shown, also if it was moved since."""
+
+        def find() -> Path | None:
+            return next((p for p, (_, seen) in list(self._seen.items()) if seen.sha256 == sha256 and p.is_file()), None)
+
+        if (path := find()) is None:
+            with self.acting:  # an act is moving it, or has just done so
+                self.see(list(self.known().values()))
+                path = find()
+        return path
 
     def see(self, pictures: Sequence[Picture]) -> list[tuple[Picture, Seen]]:
         """Read many at once, and return those that are still there; who asks for the same meanwhile finds them read."""
