@@ -10,6 +10,7 @@ import importlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -84,9 +85,13 @@ class Network(Protocol):
         """What `ss_network_args` says of it."""
 
 
-def names() -> list[str]:
-    """Every kind there is: the Python files of this folder. Those with a leading underscore are helpers."""
-    return sorted(f.stem for f in Path(__file__).parent.glob("*.py") if not f.stem.startswith("_"))
+@cache
+def names() -> tuple[str, ...]:
+    """Every kind there is: the Python files of this folder. Those with a leading underscore are helpers.
+
+    Listed once, as it is asked for each layer of a LoRA that goes into a base.
+    """
+    return tuple(sorted(f.stem for f in Path(__file__).parent.glob("*.py") if not f.stem.startswith("_")))
 
 
 def get(name: str) -> Network:

@@ -149,7 +149,7 @@ def standing(table: Sequence[Scores], yardstick: Yardstick, limits: Thresholds |
     behind = {s.save: lead(best, s) for s in saves}
     for s in saves:
         gap, error = behind[s.save]
-        if s.save not in out and gap > max(0, _surely(len(s.likeness)) * error):
+        if s.save not in out and _fell(best, s):
             out[s.save] = f"likeness {gap:.3f} ± {error:.3f} below that of {best.label}"
     ranked = sorted(saves, key=lambda s: (s.save in out, len(failures[s.save]), behind[s.save][0], saves.index(s)))
     return {s.save: out[s.save] for s in ranked[STAY:] if s.save in out}
@@ -244,19 +244,27 @@ def _chosen(saves: list[Scores], passing: list[Scores], rejected: Mapping[str, s
         reason += ". Rejected: " + ", ".join(s.label for s in saves if s.save in rejected)
     if pick is saves[-1] and runner_up and np.greater(*lead(pick, runner_up)):
         reason += ". Likeness was still rising at the last save: more epochs may help"
+    elif _fell(pick, saves[-1]):
+        lost, doubt = lead(pick, saves[-1])
+        reason += f". By the last save likeness had fallen again, by {lost:.3f} ± {doubt:.3f}: fewer epochs may do"
     return Verdict(pick.save, True, reason, runner_up.save if runner_up else None, dict(rejected))
 
 
 def _stalled(saves: list[Scores], yardstick: Yardstick, limits: Thresholds) -> bool:
-    """Much was learned and nothing since, or lost again: steps that are too large, which more of do not mend."""
+    """Much was learned and nothing since the first save, or half of that was lost again: steps that are too large,
+    which more of do not mend."""
     best, first, last = _best(saves), saves[0], saves[-1]
     gain = best.gain(yardstick)
     if gain is None or gain[0] <= limits.gain / 2 or len(saves) < 2:
         return False
     gap, error = lead(best, first)
-    lost, doubt = lead(best, last)
-    sure = _surely(len(best.likeness.keys() & last.likeness.keys()))
-    return gap <= error or lost > max(sure * doubt, FAR * (best.mean - best.floor))
+    return gap <= error or (lead(best, last)[0] > gap / 2 and _fell(best, last))
+
+
+def _fell(one: Scores, later: Scores) -> bool:
+    """Likeness is surely less at the later save."""
+    lost, doubt = lead(one, later)
+    return lost > max(0, _surely(len(one.likeness.keys() & later.likeness.keys())) * doubt)
 
 
 def _none_passes(

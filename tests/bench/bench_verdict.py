@@ -30,8 +30,8 @@ from lorafactory import cli, families
 from lorafactory.families import Base
 from lorafactory.files import write_whole
 from lorafactory.pocket import world
-from lorafactory.pocket.concepts import CONCEPTS, Concept
-from lorafactory.pocket.demo import APART, VIVID, colours
+from lorafactory.pocket.concepts import CONCEPTS, VIVID, Concept
+from lorafactory.pocket.demo import APART, colours
 from lorafactory.pocket.grade import see
 from lorafactory.workspace import find_workspace, model_set
 
@@ -68,6 +68,8 @@ class Run:
     thing: Concept
     regime: str
     folder: Path
+    seed: int = 0
+    """Of the training, and of its pictures."""
 
     @property
     def name(self) -> str:
@@ -92,7 +94,7 @@ def train(run: Run) -> None:
     source = run.folder / "pictures" / run.thing.name
     if not source.exists():
         source.mkdir(parents=True)
-        rng = random.Random(SEED)
+        rng = random.Random(SEED + run.seed)
         for i, pair in enumerate(colours()[0]):
             run.thing.draw(rng, *pair).save(source / f"{i + 1:02}.png")
     asked = REGIMES[run.regime]
@@ -100,6 +102,7 @@ def train(run: Run) -> None:
         "dedupe.act": "auto",
         "filter.act": "auto",
         "repeats.policy": asked["policy"],
+        "train.seed": run.seed,
         "train.lr": asked["lr"],
         "train.text_encoder_lr": asked["lr"] / 3,
         "train.epochs": SAVES,
@@ -230,10 +233,10 @@ def table(found: list[Judged]) -> Iterator[str]:
 ROUNDS = range(2000)
 
 
-def runs(folder: Path) -> Iterator[Run]:
+def runs(folder: Path, seed: int = 0) -> Iterator[Run]:
     for thing in THINGS:
         for regime in REGIMES:
-            yield Run(CONCEPTS[thing], regime, folder)
+            yield Run(CONCEPTS[thing], regime, folder, seed)
 
 
 def main() -> None:
@@ -246,14 +249,14 @@ def main() -> None:
         help="Share of the training's time for comparing. [0.25] On a machine that got busier since the training take "
         "more, so that as many pictures are drawn: some 500 a run.",
     )
+    parser.add_argument("--seed", type=int, default=0, help="Of pictures and trainings; its runs want a folder. [0]")
     asked = parser.parse_args()
-    folder = asked.folder.resolve()
-    for run in runs(folder):
+    found = list(runs(asked.folder.resolve(), asked.seed))
+    for run in found:
         train(run)
         told = {name: round(float(np.mean(passed)), 3) for name, passed in truth(run).items()}
         print(run.name, *told.values(), flush=True)
-    found = [judge(run, asked.budget) for run in runs(folder)]
-    print(*table(found), sep="\n")
+    print(*table([judge(run, asked.budget) for run in found]), sep="\n")
 
 
 if __name__ == "__main__":

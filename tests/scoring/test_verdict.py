@@ -135,6 +135,13 @@ def test_a_training_that_learned_a_little_at_once_and_nothing_since_is_overtrain
     assert decide(flat[:1], YARD).kind == "undertrained"
 
 
+def test_half_lost_again_is_overtrained_and_a_dip_is_not() -> None:
+    """Of what was learned since the first save."""
+    climbed = [save(1, 0.41), save(2, 0.475)]
+    assert decide([*climbed, save(3, 0.46)], YARD).kind == "undertrained"
+    assert decide([*climbed, save(3, 0.42)], YARD).kind == "overtrained"
+
+
 def test_what_few_pictures_show_has_to_be_sure() -> None:
     """0.5 is a quarter of the way; a fifth is needed."""
     assert decide([save(1, 0.5, error=0.01)], YARD).passed
@@ -157,6 +164,11 @@ def test_without_a_way_from_floor_to_ceiling_gain_is_no_gate() -> None:
 def test_it_says_when_likeness_was_still_rising() -> None:
     assert "more epochs may help" in decide([save(1, 0.5), save(2, 0.7)], YARD).reason
     assert "more epochs" not in decide([save(1, 0.7), save(2, 0.7)], YARD).reason
+
+
+def test_it_says_when_likeness_fell_again_and_is_sure() -> None:
+    assert "fallen again, by 0.100 ± 0.000" in decide([save(1, 0.7), save(2, 0.6)], YARD).reason
+    assert "fallen" not in decide([save(1, 0.7, spread=0.3), save(2, 0.6, spread=0.3)], YARD).reason
 
 
 def test_a_verdict_is_the_same_every_time() -> None:
