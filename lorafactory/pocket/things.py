@@ -189,15 +189,23 @@ def changed(thing: Thing, rng: random.Random, how: Callable[[Part], Part]) -> Th
 # ---------------------------------------------------------------- drawing
 
 
-def draw(thing: Thing, rng: random.Random) -> Image.Image:
-    """A picture of the thing; colours, place, size and turn come from `rng`."""
+def draw(thing: Thing, rng: random.Random, wobble: float = 0.0) -> Image.Image:
+    """A picture of the thing; colours, place, size and turn come from `rng`.
+
+    `wobble` is by how much of its radius the thing is out of shape as it is by an unsteady hand, the same thing still.
+    """
     behind = rng.sample(world.NAMES, 1 if rng.random() < 0.75 else 2)
     free = [c for c in world.NAMES if c not in behind]
     own = [c for c in free if c not in {m.tone for m in thing.marks}]
     fill = world.paint(rng.choice(own or free), rng)
     canvas = world.Canvas([world.paint(c, rng) for c in behind])
     middle = world.SIDE / 2 + rng.gauss(0, 3), world.SIDE / 2 + rng.gauss(0, 3)
-    where, how = (*middle, rng.uniform(24, 36), rng.gauss(0, 0.08)), waves(thing.bent)
+    where = (*middle, rng.uniform(24, 36), rng.gauss(0, 0.08))
+    bent, unsteady = waves(thing.bent), waves(rng.randint(1, 1 << 30) if wobble else 0, wobble)
+
+    def how(point: Point) -> Point:
+        return unsteady(bent(point))
+
     for part in thing.parts:
         paint(canvas, part, where, how, fill)
     for spot in thing.marks:
@@ -207,12 +215,12 @@ def draw(thing: Thing, rng: random.Random) -> Image.Image:
     return canvas.finish()
 
 
-def waves(seed: int) -> Bend:
-    """How a thing is bent: as a reflection in water is."""
+def waves(seed: int, height: float = 0.0) -> Bend:
+    """How a thing is bent: as a reflection in water is, by `height`, or by what is another thing."""
     if not seed:
         return lambda point: point
     rng = np.random.default_rng(seed)
-    high, long, at = rng.uniform(0.06, 0.16), rng.uniform(2, 5, 4), rng.uniform(0, 2 * math.pi, 4)
+    high, long, at = height or rng.uniform(0.06, 0.16), rng.uniform(2, 5, 4), rng.uniform(0, 2 * math.pi, 4)
 
     def bent(point: Point) -> Point:
         (x, y), (a, b, c, d) = point, at

@@ -11,57 +11,17 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own habit)
-from PIL import Image, ImageFilter
 from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 
-from lorafactory.pocket import MODELS, models, things, world
+from lorafactory.pocket import MODELS, models, redrawn, things, world
 from lorafactory.pocket.loop import SEED, STATE, Job, log, rng_for, train, write_weights
-
-# ---------------------------------------------------------------- pictures
-
-
-def pixels(pictures: Iterable[Image.Image]) -> torch.Tensor:
-    """Stack pictures as float (n, 3, h, w) in -1..1."""
-    stack = np.stack([np.asarray(p, dtype=np.float32) for p in pictures])
-    return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
-
-
-def painting(rng: random.Random) -> Image.Image:
-    """Smooth colour noise with hard patches: lets the VAE carry what is not of the world, such as a photograph."""
-    noise = np.random.default_rng(rng.getrandbits(32))
-    total = np.zeros((world.SIDE, world.SIDE, 3))
-    for cells, weight in ((3, 1.0), (6, 0.6), (12, 0.4), (24, 0.25)):
-        coarse = Image.fromarray((noise.random((cells, cells, 3)) * 255).astype(np.uint8))
-        total += np.asarray(coarse.resize((world.SIDE, world.SIDE), Image.Resampling.BICUBIC)) * weight
-    total = (total - total.min()) / (np.ptp(total) + 1e-6) * 255
-    canvas = world.Canvas([(0, 0, 0)])
-    canvas.image.paste(Image.fromarray(total.astype(np.uint8)).resize(canvas.image.size))
-    for _ in range(rng.randint(0, 3)):
-        where = (rng.uniform(0, world.SIDE), rng.uniform(0, world.SIDE), rng.uniform(5, 35), rng.uniform(0, 6))
-        fill = (rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255))
-        canvas.shape(rng.choice(world.SHAPES), *where, fill)
-    return canvas.finish()
-
-
-def worn(picture: Image.Image, rng: random.Random) -> torch.Tensor:
-    """What CLIP and BLIP see while they learn: shrunk, often a little blurred or noisy, as generated pictures are."""
-    if rng.random() < 0.5:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.4)))
-    picture = picture.resize((models.CLIP_SIDE, models.CLIP_SIDE), Image.Resampling.BICUBIC)
-    tensor = pixels([picture])[0]
-    if rng.random() < 0.3:
-        tensor = tensor + torch.randn_like(tensor) * rng.uniform(0.01, 0.06)
-    return tensor
-
-
-# ---------------------------------------------------------------- stages
+from lorafactory.pocket.pictures import covered, painting, pixels, worn
 
 
 def train_vae(steps: int = 7500) -> None:
@@ -189,6 +149,8 @@ def write_model_index(folder: Path) -> None:
 
 TEMPERATURE = 0.1
 """Of the DINOv2 stage: the less, the more the likest others count."""
+WOBBLE = 0.04
+"""Up to which share of its radius a thing may be out of shape and is still the same to DINOv2."""
 COVERED_FROM = 1800
 """Step of BLIP's training from which pictures are partly covered."""
 ATTRIBUTES: dict[str, Callable[[world.Scene], int]] = {
@@ -260,16 +222,6 @@ def trained_clip() -> torch.nn.Module:
     return clip
 
 
-def covered(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """The picture with some patches of colour on it (arXiv:1708.04552): what is said must not hang on a detail."""
-    out = picture.copy()
-    for _ in range(rng.randint(1, 3)):
-        side = (rng.randint(5, 16), rng.randint(5, 16))
-        place = (rng.randint(24, 72 - side[0]), rng.randint(24, 72 - side[1]))
-        out.paste(world.paint(rng.choice(world.NAMES), rng), (*place, place[0] + side[0], place[1] + side[1]))
-    return out
-
-
 def train_blip(steps: int = 2300, batch: int = 64) -> None:
     """Learn to caption from the full captions, the vision tower started from CLIP's (arXiv:2201.12086)."""
     from transformers import BertTokenizer
@@ -305,28 +257,50 @@ def train_blip(steps: int = 2300, batch: int = 64) -> None:
     write_weights(model, folder / "model.safetensors")
 
 
-def train_dino(steps: int = 3000, families: int = 20, alike: int = 4) -> None:
+def train_dino(steps: int = 3000, more: int = 1000, families: int = 20, alike: int = 4) -> None:
     """Know a thing again among others that are nearly the same: contrast two pictures of each (arXiv:2002.05709).
 
-    DINOv2 itself learns from crops of photographs without labels (arXiv:2304.07193); here the pairs are drawn.
+    Then also as the base draws it and as an unsteady hand does, among what the base makes of things that it half
+    forgot. DINOv2 itself learns from crops of photographs without labels (arXiv:2304.07193); here the pairs are drawn.
     """
     folder = MODELS / "dino"
     model = models.build_dino()
     models.dino_from_clip(model, trained_clip())
 
-    def loss(rng: random.Random, step: int) -> torch.Tensor:
-        first = [things.random_thing(rng) for _ in range(families)]
-        asked = [thing for one in first for thing in (one, *(things.altered(one, rng) for _ in range(alike - 1)))]
-        images = torch.stack([worn(things.draw(thing, rng), rng) for thing in asked for _ in range(2)])
+    def looked(images: list[torch.Tensor]) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            seen = model(pixel_values=models.normal(images)).last_hidden_state[:, 0]
-        rows = F.normalize(seen.float(), dim=-1)
-        logits = (rows @ rows.T / TEMPERATURE).fill_diagonal_(-torch.inf)
-        return F.cross_entropy(logits, torch.arange(len(rows)) ^ 1)  # the other picture of each thing is beside it
+            found = model(pixel_values=models.normal(torch.stack(images))).last_hidden_state[:, 0]
+        return F.normalize(found.float(), dim=-1)
 
-    train(Job("dino", {"dino": model}, steps, 8e-4, loss, hold=0.4, ema=0.995))
+    def pairs(rng: random.Random, first: list[things.Thing], wobble: float = 0.0) -> list[torch.Tensor]:
+        asked = [thing for one in first for thing in (one, *(things.altered(one, rng) for _ in range(alike - 1)))]
+        hands = ((thing, rng.uniform(0, wobble) if wobble else 0.0) for thing in asked for _ in range(2))
+        return [worn(things.draw(thing, rng, unsteady), rng) for thing, unsteady in hands]
+
+    def drawn(rng: random.Random, step: int) -> torch.Tensor:
+        rows = looked(pairs(rng, [things.random_thing(rng) for _ in range(families)]))
+        return told_apart(rows, len(rows))
+
+    def redrawn_too(rng: random.Random, step: int) -> torch.Tensor:
+        chosen = rng.sample(range(len(pool)), families)
+        images = pairs(rng, [redrawn.thing_of(i)[0] for i in chosen], WOBBLE)
+        for at, i in enumerate(chosen):
+            if rng.random() < 0.6:
+                images[2 * alike * at + 1] = redrawn.seen(pool.back[i], rng)
+        rows = looked([*images, *(redrawn.seen(pool.forgotten[i], rng) for i in chosen)])
+        return told_apart(rows, len(images))
+
+    train(Job("dino", {"dino": model}, steps, 8e-4, drawn, hold=0.4, ema=0.995))
+    pool = redrawn.Redrawn.load()
+    train(Job("dino-redrawn", {"dino": model}, more, 4e-4, redrawn_too, hold=0.3, ema=0.995))
     model.config.save_pretrained(folder)
     write_weights(model, folder / "model.safetensors")
+
+
+def told_apart(rows: torch.Tensor, paired: int) -> torch.Tensor:
+    """Of the first `paired` rows each has its other picture beside it; all the rest are what it is not."""
+    logits = (rows[:paired] @ rows.T / TEMPERATURE).diagonal_scatter(torch.full((paired,), -torch.inf))
+    return F.cross_entropy(logits, torch.arange(paired) ^ 1)
 
 
 STAGES: dict[str, Callable[[], None]] = {
@@ -335,6 +309,7 @@ STAGES: dict[str, Callable[[], None]] = {
     "unet": train_unet,
     "clip": train_clip,
     "blip": train_blip,
+    "redrawn": redrawn.train_redrawn,
     "dino": train_dino,
 }
 

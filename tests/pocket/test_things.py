@@ -56,3 +56,13 @@ def test_a_bent_thing_stays_about_where_it_is():
     apart = [np.hypot(bx - x, by - y) for x, y in things.CIRCLE for bx, by in [bent((x, y))]]
     assert 0.01 < np.mean(apart) < 0.5
     assert all(things.waves(0)(p) == p for p in things.CIRCLE)
+
+
+def test_an_unsteady_hand_draws_the_same_thing_a_little_out_of_shape():
+    bent = things.waves(7, 0.03)
+    apart = [np.hypot(bx - x, by - y) for x, y in things.CIRCLE for bx, by in [bent((x, y))]]
+    assert np.mean(apart) > 0 and max(apart) <= 0.03 * 2 * 2**0.5
+    thing = made(1)[0]
+    hands = [things.draw(thing, random.Random(0), wobble) for wobble in (0.0, 0.02, 0.04)]
+    apart = [np.abs(np.asarray(hand, float) - np.asarray(hands[0], float)).mean() for hand in hands]
+    assert apart[0] == 0 < apart[1] and max(apart) < 255 / 4
