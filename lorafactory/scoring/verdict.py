@@ -80,6 +80,8 @@ class Scores:
     """Share of pictures that copy a training picture though something else was asked for."""
     artefacts: float = 0.0
     """Mean oddness, in standard deviations."""
+    dropped: str | None = None
+    """Why no more of it was drawn. What is left to compare it by is few pictures, which it may win by luck."""
 
     @property
     def mean(self) -> float:
@@ -131,7 +133,8 @@ def decide(
     rejected = {name: "; ".join(f.words for f in found) for name, found in failures.items() if found}
     passing = [s for s in saves if not failures[s.save]]
     if passing:
-        return _chosen(saves, passing, rejected, limits)
+        rejected |= {s.save: s.dropped for s in passing if s.dropped}
+        return _chosen(saves, [s for s in passing if not s.dropped] or passing, rejected, limits)
     undertrained = all(f.gate == "gain" for f in failures[_best(saves).save]) and not _stalled(saves, yardstick, limits)
     return _none_passes(saves, failures, rejected, undertrained, _next(undertrained, name, rate))
 
@@ -177,8 +180,11 @@ def lead(one: Scores, other: Scores) -> tuple[float, float]:
 
 
 def _best(saves: Sequence[Scores]) -> Scores:
-    """The save of the best likeness, two at a time over what they share; those with most cells first, then earlier."""
-    order = sorted(saves, key=lambda s: -len(s.likeness))
+    """The save of the best likeness, two at a time over what they share; those with most cells first, then earlier.
+
+    Of those that dropped out only if all did.
+    """
+    order = sorted([s for s in saves if not s.dropped] or saves, key=lambda s: -len(s.likeness))
     best = order[0]
     for s in order[1:]:
         if lead(s, best)[0] > 0:

@@ -17,7 +17,7 @@ import math
 import random
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from lorafactory.pocket import world
 from lorafactory.pocket.concepts import CONCEPTS, VIVID, Concept
 from lorafactory.pocket.demo import APART, colours
 from lorafactory.pocket.grade import see
+from lorafactory.scoring.evidence import evidence
+from lorafactory.scoring.verdict import Thresholds, decide
 from lorafactory.workspace import find_workspace, model_set
 
 THINGS = ("eyestar", "mug", "fish")
@@ -168,7 +170,7 @@ class Judged:
     run: Run
     passed: dict[str, list[bool]]
     picks: dict[str, str]
-    """Way of choosing to save: the verdict, the last one, the highest CLIP-I."""
+    """Way of choosing to save: the verdict, the last one, the highest CLIP-I, the best likeness of those that pass."""
     kind: str
     """`undertrained` or `overtrained`, as the verdict says; empty if a save passed."""
     drawn: int
@@ -198,12 +200,14 @@ def judge(run: Run, budget: float) -> Judged:
     columns = [c for c in told["scores"]["columns"] if c["save"] and c["strength"] == told["scores"]["strength"]]
     alike = max(columns, key=lambda c: c["clip_i"])
     picks = {"verdict": told["verdict"]["pick"], "last": run.saves[-1].name, "highest CLIP-I": alike["save"]}
+    limits = replace(Thresholds(**told["verdict"]["thresholds"]), errors=0.0)
+    picks["best likeness"] = decide(*evidence(told["scores"]), limits).pick
     drawn = sum(bool(cell["file"]) for column in told["scores"]["columns"] for cell in column["cells"])
     return Judged(run, truth(run), picks, told["verdict"]["verdict"]["kind"] or "", drawn)
 
 
 NAMES = ("scores", "verdict")
-WAYS = ("verdict", "last", "highest CLIP-I")
+WAYS = ("verdict", "last", "highest CLIP-I", "best likeness")
 
 
 def table(found: list[Judged]) -> Iterator[str]:

@@ -135,6 +135,16 @@ def test_a_training_that_learned_a_little_at_once_and_nothing_since_is_overtrain
     assert decide(flat[:1], YARD).kind == "undertrained"
 
 
+def test_what_dropped_out_wins_nothing_by_the_few_pictures_it_has() -> None:
+    lucky = save(3, 0.9, seeds=(0,))
+    table = [save(1, 0.7), save(2, 0.72)]
+    assert picked(*table, lucky) == 3
+    out = replace(lucky, dropped="likeness 0.1 below that of epoch 2")
+    verdict = decide([*table, out], YARD)
+    assert (verdict.pick, verdict.rejected) == ("x-000002.safetensors", {out.save: out.dropped})
+    assert picked(save(1, 0.3), out) == 3  # nothing else passes
+
+
 def test_half_lost_again_is_overtrained_and_a_dip_is_not() -> None:
     """Of what was learned since the first save."""
     climbed = [save(1, 0.41), save(2, 0.475)]
