@@ -45,5 +45,6 @@ def _scores(
         error=row["likeness_error"],
         likeness={(cell["prompt"], cell["seed"]): likeness(cell) for cell in cells},
         **{key: row[key] for key in ("floor", "fit", "fit_floor", "diversity", "diversity_floor")},
-        **{key: row[key] for key in ("copies", "artefacts", "dropped")},
+        **{key: row[key] for key in ("copies", "artefacts")},
+        dropped=row.get("dropped"),
     )
