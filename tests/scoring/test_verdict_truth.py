@@ -43,7 +43,7 @@ REGIMES = {
     "double": ((0.5, 0.8, 0.3, 0.6, 0.4, 0.2), NONE),
 }
 """Per save, in which share of the pictures the thing is, and in which a training picture."""
-LIMITS = Thresholds(fit=0.8, diversity=0.3, gain=0.7)
+LIMITS = Thresholds(fit=0.8, diversity=0.3, gain=0.78)
 
 
 @dataclass(frozen=True)
