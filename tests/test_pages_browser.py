@@ -163,7 +163,9 @@ def test_without_scripts_every_cell_is_there(browser: Any, written: Workspace) -
 
 def test_the_index_shows_its_pictures_and_leads_to_the_report(browser: Any, written: Workspace) -> None:
     seen = Visit(browser, (written.root / "index.html").as_uri())
-    seen.page.wait_for_function("document.images.length === 1 && document.images[0].naturalWidth > 0")  # lazy
+    picture = seen.page.locator("img")  # exactly one, or the next line fails; it loads when it is scrolled to
+    picture.evaluate("i => i.complete || new Promise(done => { i.onload = i.onerror = done; })")
+    assert picture.evaluate("i => i.naturalWidth") > 0
     assert f"epoch 3: the best{HOSTILE}" in seen.page.inner_text("body")
     seen.page.click("text=report")
     assert seen.page.title().startswith("anna")
