@@ -85,8 +85,8 @@ def through_vae(pipe: Any, pictures: Sequence[Image.Image]) -> list[Image.Image]
 
 def half_forgotten(pipe: Any, pictures: Sequence[Image.Image], again: int, seeds: Sequence[int]) -> list[Image.Image]:
     """The pictures with the last `again` of STEPS drawn again, for what the base would call each."""
-    seen = [grade.see(picture) for picture in pictures]
-    prompts = [f"a large {s.colour} {s.shape} in front of a plain {s.background[0]} background" for s in seen]
+    known = [grade.see(picture) for picture in pictures]
+    prompts = [f"a large {s.colour} {s.shape} in front of a plain {s.background[0]} background" for s in known]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     told = {"strength": again / STEPS, "num_inference_steps": STEPS, "guidance_scale": 3.0, "generator": generators}
     made: list[Image.Image] = pipe(prompts, image=list(pictures), **told).images

@@ -133,8 +133,8 @@ def panel(
         if not math.isnan(at):
             where, coords = (0.0 if late else 1.0, at), ("axes fraction", "data")
             note(axes, name, where, (0, 2), WARN if gate else SOFT, coords=coords, right=not late)
-    if key == "likeness":
-        errors = [save.get("likeness_error") or 0.0 for save in saves]
+    errors = [save.get(f"{key}_error") or 0.0 for save in saves]
+    if any(errors):
         low, high = ([v + sign * e for v, e in zip(values, errors, strict=True)] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=ACCENT, alpha=0.16, linewidth=0)
     axes.plot(x, values, color=ACCENT, linewidth=1.5, marker="o", markersize=3)

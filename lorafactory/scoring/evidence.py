@@ -46,5 +46,6 @@ def _scores(
         likeness={(cell["prompt"], cell["seed"]): likeness(cell) for cell in cells},
         **{key: row[key] for key in ("floor", "fit", "fit_floor", "diversity", "diversity_floor")},
         **{key: row[key] for key in ("copies", "artefacts")},
+        fit_error=row.get("fit_error") or 0.0,
         dropped=row.get("dropped"),
     )

@@ -60,9 +60,10 @@ def _there(column: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def line(column: Mapping[str, Any]) -> str:
     said = []
-    if column["likeness"] is not None:
-        said.append(f"likeness {column['likeness']:.3f} ± {column['likeness_error']:.3f}")
-    said += [f"{name} {column[name]:.3f}" for name in ("fit", "diversity") if column[name] is not None]
+    for name in ("likeness", "fit", "diversity"):
+        if column[name] is not None:
+            error = column.get(f"{name}_error")
+            said.append(f"{name} {column[name]:.3f}" + (f" ± {error:.3f}" if error is not None else ""))
     said += [f"copies {column['copies']:.0%}"] if column["copies"] else []
     said += [f"over {len(_there(column))} cells"]
     said += [f"no more of it was drawn: {column['dropped']}"] if column["dropped"] else []

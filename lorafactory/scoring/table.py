@@ -123,8 +123,8 @@ def _set_fit(known: TrainingSet, seen: View, eyes: Eyes) -> float | None:
 
 
 SCORES = (
-    *("likeness", "likeness_error", "floor", "clip_i", "fit", "fit_floor", "diversity", "diversity_floor"),
-    *("copies", "artefacts", "leak", "drift"),
+    *("likeness", "likeness_error", "floor", "clip_i", "fit", "fit_error", "fit_floor"),
+    *("diversity", "diversity_floor", "copies", "artefacts", "leak", "drift"),
 )
 """Of a column. A floor is the baseline's score over the same cells; `clip_i` the mean cosine that others go by."""
 
@@ -140,10 +140,11 @@ def _row(column: Sequence[Drawn], ruler: Ruler, eyes: Eyes, side: int) -> Row:
     fits, fit_floor = _fits(column, view, ruler), _fits(column, without, ruler)
     return {
         "likeness": _mean(like[asked]),
-        "likeness_error": standard_error((like - floor)[asked]) if asked.any() else None,
+        "likeness_error": _error((like - floor)[asked]),
         "floor": _mean(floor[asked]),
         "clip_i": _mean((view.clip @ ruler.set.clip.T).mean(axis=1)[asked]),
         "fit": _mean(fits[asked]),
+        "fit_error": _error(fits[asked]),
         "fit_floor": _mean(fit_floor[asked]),
         "diversity": _diversity(column, view.clip, asked),
         "diversity_floor": _diversity(column, without.clip, asked),
@@ -169,6 +170,12 @@ def _mean(values: Array) -> float | None:
     """Of the values that are there."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None
+
+
+def _error(values: Array) -> float | None:
+    """Standard error of that mean."""
+    known = values[~np.isnan(values)]
+    return standard_error(known) if len(known) else None
 
 
 def _fits(column: Sequence[Drawn], view: View, ruler: Ruler) -> Array:

@@ -73,6 +73,8 @@ class Scores:
     fit: float | None = None
     """Prompt fit; None where no prompt says more than the trigger."""
     fit_floor: float | None = None
+    fit_error: float = 0.0
+    """Standard error of prompt fit."""
     diversity: float | None = None
     """None where there is one seed only."""
     diversity_floor: float | None = None
@@ -199,7 +201,7 @@ def gates(s: Scores, y: Yardstick, limits: Thresholds) -> list[Failure]:
         least, need = apart(sure, limits.gain, "%", 0)
         words = f"not learned yet: {told[0]:.0%} ± {told[1]:.0%} of the way from baseline to set"
         found.append(Failure("gain", f"{words}, so {least} at least; {need} needed", limits.gain - told[0]))
-    found += _below("fit", "ignores prompts", s.fit, limits.fit, (s.fit_floor, y.fit))
+    found += _below("fit", "ignores prompts", s.fit, limits.fit, (s.fit_floor, y.fit), s.fit_error)
     found += _below("diversity", "seeds look alike", s.diversity, limits.diversity, (s.diversity_floor, y.diversity))
     if s.copies > limits.copies:
         share, most = apart(s.copies, limits.copies, "%", 0)
@@ -213,19 +215,26 @@ def gates(s: Scores, y: Yardstick, limits: Thresholds) -> list[Failure]:
 
 
 def _below(
-    gate: str, fault: str, score: float | None, share: float, known: tuple[float | None, float | None]
+    gate: str,
+    fault: str,
+    score: float | None,
+    share: float,
+    known: tuple[float | None, float | None],
+    error: float = 0.0,
 ) -> list[Failure]:
-    """A failure if a score is below its share of the baseline's and of the set's, whichever is less."""
+    """A failure if a score is, by more than its error, below its share of the baseline's and of the set's, whichever
+    is less: that something was learned has to be shown, that prompts are ignored as well."""
     base, own = known
     if score is None or base is None:
         return []
     least, whose = min((base, "baseline's"), (base if own is None else own, "set's"), key=lambda told: told[0])
     need = share * least
-    if least <= 0 or score >= need:
+    if least <= 0 or score + error >= need:
         return []
     low, least_needed = apart(score, need)
-    words = f"{fault}: {gate} {low}, {least_needed} needed ({share:.0%} of the {whose})"
-    return [Failure(gate, words, _short(score, need))]
+    doubt = f" ± {error:.3f}" if error else ""
+    words = f"{fault}: {gate} {low}{doubt}, {least_needed} needed ({share:.0%} of the {whose})"
+    return [Failure(gate, words, _short(score + error, need))]
 
 
 def _short(value: float, need: float) -> float:

@@ -52,8 +52,8 @@ class Settings(StepSettings):
     """As in `more 3`: when no save passes because all are undertrained, `lora make` trains so many epochs more,
     compares and picks again, once."""
     fit: float = Field(0.9, ge=0, le=1)
-    """Prompt fit that a save must reach, as a share of the baseline's or of the training pictures' to their captions,
-    whichever is less, 0 to 1; 0 turns the gate off."""
+    """Prompt fit that a save must reach within its standard error, as a share of the baseline's or of the training
+    pictures' to their captions, whichever is less, 0 to 1; 0 turns the gate off."""
     diversity: float = Field(0.7, ge=0, le=1)
     """Difference between seeds that a save must reach, as a share of the baseline's or of the training pictures',
     whichever is less, 0 to 1; 0 turns the gate off."""

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,7 +35,7 @@ from lorafactory.pocket.concepts import CONCEPTS, VIVID, Concept
 from lorafactory.pocket.demo import APART, colours
 from lorafactory.pocket.grade import see
 from lorafactory.scoring.evidence import evidence
-from lorafactory.scoring.verdict import Thresholds, decide
+from lorafactory.scoring.verdict import Scores, Thresholds, Yardstick, decide
 from lorafactory.workspace import find_workspace, model_set
 
 THINGS = ("eyestar", "mug", "fish")
@@ -49,18 +50,20 @@ sd-scripts where nothing is said: saves differ more than at the end of a cosine,
 SAVES, SEED, EACH = 6, 11, 64
 STEPS = 12
 TRIGGER = "d3mo"
+ALONE = (
+    *("{trigger}, a {class}", "{trigger}, a large {class}", "a {class}, {trigger}", "a large {class}, {trigger}"),
+    *("a {trigger} {class}", "a large {trigger} {class}", "{trigger} {class}", "a large {trigger}"),
+)
 TOLD = "{{trigger}}, a large {} {{class}} in front of a plain {} background"
 PLAIN = ("white", "black", "gray")
 PAIRS = (
     *colours()[1][8:],
     *((c, b) for b in PLAIN for c in VIVID if math.dist(world.COLOURS[c], world.COLOURS[b]) > APART),
 )
-"""On grounds on which these colours are neither in the set nor in the truth; many, as a save can be lucky with one."""
-PROMPTS = (
-    *("{trigger}", "{trigger}, a {class}", "{trigger}, a large {class}"),
-    *(TOLD.format(*pair) for pair in PAIRS),
-    "a large red {class} in front of a plain yellow background",
-)
+"""On grounds on which these colours are neither in the set nor in the truth."""
+ASKED = PAIRS[::2]
+PROMPTS = (*ALONE, *(TOLD.format(*pair) for pair in ASKED))
+"""Half without colours, as half of the truth, but in other words than there; many, as a save can be lucky with one."""
 SEEDS = range(1, 17)
 """More than the budget is good for: what drops out leaves it to those that are still in."""
 
@@ -170,7 +173,9 @@ class Judged:
     run: Run
     passed: dict[str, list[bool]]
     picks: dict[str, str]
-    """Way of choosing to save: the verdict, the last one, the highest CLIP-I, the best likeness of those that pass."""
+    """Way of choosing to save: the verdict, the last one, the highest CLIP-I, the best likeness of those that pass,
+    and the verdict's rule on the verdict's pictures with the grader for eyes, which no encoder can be expected to
+    better."""
     kind: str
     """`undertrained` or `overtrained`, as the verdict says; empty if a save passed."""
     drawn: int
@@ -182,12 +187,11 @@ class Judged:
         shares = {name: float(np.array(p)[draw].mean()) for name, p in self.passed.items()}
         return max(shares.values()) - shares[self.picks[way]]
 
-    @property
-    def good(self) -> bool:
+    def good(self, way: str) -> bool:
         """Within 0.05 of the best save, or within one standard error of the difference."""
         best = max(self.passed.values(), key=sum)
-        difference = np.array(best, float) - np.array(self.passed[self.picks["verdict"]], float)
-        return self.regret("verdict") <= max(0.05, float(difference.std(ddof=1) / np.sqrt(difference.size)))
+        difference = np.array(best, float) - np.array(self.passed[self.picks[way]], float)
+        return self.regret(way) <= max(0.05, float(difference.std(ddof=1) / np.sqrt(difference.size)))
 
 
 def judge(run: Run, budget: float) -> Judged:
@@ -200,14 +204,29 @@ def judge(run: Run, budget: float) -> Judged:
     columns = [c for c in told["scores"]["columns"] if c["save"] and c["strength"] == told["scores"]["strength"]]
     alike = max(columns, key=lambda c: c["clip_i"])
     picks = {"verdict": told["verdict"]["pick"], "last": run.saves[-1].name, "highest CLIP-I": alike["save"]}
-    limits = replace(Thresholds(**told["verdict"]["thresholds"]), errors=0.0)
-    picks["best likeness"] = decide(*evidence(told["scores"]), limits).pick
+    limits = Thresholds(**told["verdict"]["thresholds"])
+    picks["best likeness"] = decide(*evidence(told["scores"]), replace(limits, errors=0.0)).pick
+    picks["grader's eyes"] = decide(*regraded(run, told["scores"], columns), replace(limits, gain=0.0)).pick
     drawn = sum(bool(cell["file"]) for column in told["scores"]["columns"] for cell in column["cells"])
     return Judged(run, truth(run), picks, told["verdict"]["verdict"]["kind"] or "", drawn)
 
 
+def regraded(run: Run, scores: dict[str, Any], columns: list[Any]) -> tuple[list[Scores], Yardstick]:
+    """What the verdict reads, with the grader's word on each picture in place of its likeness."""
+    files = {(c["save"], cell["prompt"], cell["seed"]): cell["file"] for c in columns for cell in c["cells"]}
+    table, yardstick = evidence(scores)
+
+    def passes(save: str, prompt: int, seed: int) -> float:
+        with Image.open(run.place / "txt2img-images" / files[save, prompt, seed]) as picture:
+            drawn = picture.convert("RGB")
+        alone = prompt < len(ALONE)
+        return float(run.thing.grade(drawn) >= 0.5 if alone else right(run.thing, drawn, *ASKED[prompt - len(ALONE)]))
+
+    return [replace(s, likeness={key: passes(s.save, *key) for key in s.likeness}) for s in table], yardstick
+
+
 NAMES = ("scores", "verdict")
-WAYS = ("verdict", "last", "highest CLIP-I", "best likeness")
+WAYS = ("verdict", "last", "highest CLIP-I", "best likeness", "grader's eyes")
 
 
 def table(found: list[Judged]) -> Iterator[str]:
@@ -219,11 +238,12 @@ def table(found: list[Judged]) -> Iterator[str]:
         said = one.kind or "passes"
         order = [list(shares).index(one.picks[way]) + 1 for way in WAYS]
         truths = " ".join(f"{share:.2f}" for share in shares.values())
-        own = f"{shares[one.picks['verdict']]:.2f}{'' if one.good else ' (!)'}"
+        own = f"{shares[one.picks['verdict']]:.2f}" + ("" if one.good("verdict") else " (!)")
         yield f"| {one.run.name} | {truths} | {one.drawn} | {order[0]} | {own} | {order[1]} | {order[2]} | {said} |"
     yield ""
-    good = sum(one.good for one in found)
-    yield f"{good} of {len(found)} picks are within 0.05, or one standard error, of the best save's truth."
+    good = {way: sum(one.good(way) for one in found) for way in WAYS}
+    yield f"{good['verdict']} of {len(found)} picks are within 0.05, or one standard error, of the best save's truth."
+    yield "By other ways of choosing: " + ", ".join(f"{way} {good[way]}" for way in WAYS[1:]) + "."
     rng = np.random.default_rng(SEED)
     for way in WAYS:
         mean = np.mean([one.regret(way) for one in found])

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from lorafactory.scoring.evidence import evidence
 from lorafactory.scoring.eyes import Eyes
+from lorafactory.scoring.likeness import standard_error
 from lorafactory.scoring.prompts import Prompt
 from lorafactory.scoring.table import Drawn, TrainingSet, measure
 from lorafactory.scoring.verdict import Thresholds, decide, standing
@@ -71,6 +72,8 @@ def test_likeness_lies_between_the_baseline_and_the_set_itself() -> None:
     assert (base["leak"], base["drift"]) == (pytest.approx(0), pytest.approx(0, abs=1e-6))
     assert near["leak"] > 0.1 and near["drift"] > 0.1
     assert facts["eyes"] == "clip"
+    fits = np.array([cell["fit"] for cell in far["cells"] if PROMPTS[cell["prompt"]].trigger], float)
+    assert far["fit_error"] == pytest.approx(standard_error(fits[~np.isnan(fits)])) and far["fit_error"] > 0
 
 
 def test_a_column_of_fewer_cells_is_held_against_the_baselines_same_cells() -> None:

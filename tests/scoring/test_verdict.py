@@ -166,6 +166,12 @@ def test_broken_at_the_end_is_overtrained_and_the_least_broken_is_named() -> Non
     assert "lower learning rate" in verdict.reason
 
 
+def test_prompts_are_ignored_only_where_pictures_show_it() -> None:
+    low = save(1, 0.7, fit=0.25)  # of 0.27 that are needed
+    assert decide([replace(low, fit_error=0.03)], YARD).passed
+    assert "fit 0.250 ± 0.010, 0.270 needed" in decide([replace(low, fit_error=0.01)], YARD).reason
+
+
 def test_without_a_way_from_floor_to_ceiling_gain_is_no_gate() -> None:
     nonsense = Yardstick(ceiling=0.6, diversity=0.4)
     assert decide([save(1, 0.1, floor=0.7, fit=-0.2, fit_floor=-0.1, diversity_floor=None)], nonsense).passed
