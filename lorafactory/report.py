@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from lorafactory import images, step, steps
 from lorafactory.errors import InputError
 from lorafactory.files import read_json, write_whole
 from lorafactory.scoring.figures import apart
-from lorafactory.scoring.report import Noticed, Report, Setting, Shown, render
+from lorafactory.scoring.report import Noticed, Report, Setting, Shown, of_these, render
 from lorafactory.step import Work
 from lorafactory.store import Decision, Store
 from lorafactory.workspace import LoraDir
@@ -29,7 +28,7 @@ PER_PIXEL = 0.16
 NOTICED = ("set aside", "flagged")
 HIDDEN = "(the words of a caption)"
 FOLDERS = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?[\\/](?:[^\\/'\",;]*[\\/])*")
-"""What goes before a file's name in an absolute path of any system."""
+"""What goes before a file's name in an absolute path of any system, somewhere in a text."""
 SHARED_TABLES = ("", "train", "compare", "pick")
 """Tables of settings that say nothing of the training pictures; "" is the recipe's own keys."""
 
@@ -64,6 +63,7 @@ def collect(work: Work, store: Store, *, shared: bool = False) -> Report:
     if scores.get("version") != VERSION:
         again = f"`lora compare {place.name} --force`"
         raise InputError(f"{place.comparison / 'scores.json'} is not there, or of another version: {again}")
+    scores = shareable(scores) if shared else scores
     trained = store.last(place.recorded, "train")
     header = work.recipe.header
     preview = place.chosen.with_suffix(".png")
@@ -71,8 +71,8 @@ def collect(work: Work, store: Store, *, shared: bool = False) -> Report:
     return Report(
         name=place.name,
         trigger=work.trigger,
-        scores=shareable(scores, work) if shared else scores,
-        verdict=read_json(place.comparison / "verdict.json"),
+        scores=scores,
+        verdict=of_these(read_json(place.comparison / "verdict.json"), scores),
         kind=f"{header.kind}, {header.class_}" if header.class_ else header.kind,
         preview=thumbnail(preview, LARGEST, 200_000) if preview.is_file() else "",
         cells=dict(zip(files, thumbnails([place.comparison / file for file in files], LARGEST, CELLS), strict=True)),
@@ -138,15 +138,15 @@ def why(decision: Decision) -> str:
 # ---------------------------------------------------------------- what was run
 
 
-def effective(work: Work) -> list[Setting]:
-    """Every effective setting, with the file that says so."""
+def effective(work: Work, said: Callable[[object], str] = str) -> list[Setting]:
+    """Every effective setting, its value as `said` tells it, with the file that says so."""
     tables = {"": work.recipe.header.model_dump(by_alias=True)}
     for name in steps.names():
         if name != "generate" or work.recipe.table(name):
             tables[name] = step.settings_of(steps.get(name), work.recipe).model_dump()
     origin = {key: name_of(said) for key, said in work.recipe.origins.items()}
     return [
-        Setting(table, key, str(value), origin.get(f"{table}.{key}" if table else key, "default"))
+        Setting(table, key, said(value), origin.get(f"{table}.{key}" if table else key, "default"))
         for table, values in tables.items()
         for key, value in values.items()
     ]
@@ -176,14 +176,12 @@ def timings(work: Work, store: Store) -> list[tuple[str, str, float]]:
 # ---------------------------------------------------------------- for others
 
 
-def shareable(scores: Mapping[str, Any], work: Work) -> dict[str, Any]:
+def shareable(scores: Mapping[str, Any]) -> dict[str, Any]:
     """scores.json without the names of training pictures, the words of captions, and commands with paths in them."""
-    captions = [caption.lower() for caption in work.set.captions().values()]
 
     def asked(prompt: Mapping[str, Any]) -> dict[str, Any]:
-        plain = prompt["plain"].lower()
-        told = prompt["group"] == "words" or (plain.count(" ") > 2 and any(plain in c for c in captions))
-        return {**prompt, "text": HIDDEN if told else prompt["text"]}
+        near = bool(prompt["plain"]) and prompt["group"] in ("like", "words")  # what did not yet say whose words it has
+        return {**prompt, "text": HIDDEN, "plain": HIDDEN} if prompt.get("caption", near) else dict(prompt)
 
     columns = [
         {
@@ -198,10 +196,18 @@ def shareable(scores: Mapping[str, Any], work: Work) -> dict[str, Any]:
 
 
 def shareable_settings(work: Work) -> list[Setting]:
-    told = [s for s in effective(work) if s.table in SHARED_TABLES and s.key != "prompts"]  # they may be captions
-    return [replace(s, value=name_of(s.value)) for s in told]
+    # prompts may be captions
+    return [s for s in effective(work, bare) if s.table in SHARED_TABLES and s.key != "prompts"]
+
+
+def bare(value: object) -> str:
+    """A setting's value, of paths only what they end with."""
+    if isinstance(value, tuple | list):
+        return str([name_of(v) if isinstance(v, str) else v for v in value])
+    return name_of(str(value))
 
 
 def name_of(said: str) -> str:
-    """A text without the folders of the paths in it."""
-    return FOLDERS.sub("", said)
+    """A path's last part, or a text without the folders of the paths in it."""
+    path = PureWindowsPath(said)  # which takes both slashes
+    return path.name if said.startswith("~") or path.root else FOLDERS.sub("", said)

@@ -15,6 +15,7 @@ and, where they differ from the defaults below:
     SHRINKS     True if pictures that left the set since change nothing
     ready(work, settings) -> None               raises what only the steps before can tell; asked right before `run`
     stands(last, settings) -> bool              a run with settings `last` is not undone by these
+    keeps(work, settings) -> settings           with what an earlier run was told and still stands; not if forced
     adds(last) -> bool                          a run with settings `last` only adds to what the one before it did
     about(told) -> str                          what settings ask for beside what `make` does; only runs about it count
     sees(work, settings) -> dict[str, str]      what it reads, name to sha256; the set's images if absent
@@ -262,6 +263,9 @@ def perform(
         again = f"`lora {name} {work.place.name} --force` {getattr(module, 'AGAIN', 'runs it again')}"
         told = f"taken back by `undo`, and stays so; {again}" if undone else "up to date"
         return Result(f"{name}: {told}", skipped=True)
+    if not force and (keeps := getattr(module, "keeps", None)):
+        settings = keeps(work, settings)
+        key = cache_key(module, work, settings)
     getattr(module, "ready", lambda *_: None)(work, settings)
     rows = counting(module, work, settings, store)
     cut_off = not force and bool(rows) and rows[0].status != "done"

@@ -133,9 +133,11 @@ def test_a_report_for_others_says_nothing_of_the_pictures(lora: Callable[..., An
     place = workspace.lora("anna")
     place.settings.write_text(
         'base = "/secret/models/pony.safetensors"\ntrigger = "4nna"\n[compare]\nprompts = ["{trigger}, secret words"]\n'
+        'on = ["/home/secret o\'brien/other.safetensors"]\n'
     )
     scores = json.loads((place.comparison / "scores.json").read_text())
-    scores["prompts"][0] |= {"group": "words", "text": "a secret caption"}
+    scores["prompts"][0] |= {"caption": True, "text": "4nna, Secret Silva", "plain": "Secret Silva"}
+    scores["budget"]["full_command"] = "lora compare anna --on /home/secret/x.safetensors --full"
     scores["columns"][0]["base"] = "C:\\secret\\pony.safetensors"
     (place.comparison / "scores.json").write_text(json.dumps(scores))
     said = lora("report", "anna", "--share")
@@ -144,11 +146,23 @@ def test_a_report_for_others_says_nothing_of_the_pictures(lora: Callable[..., An
     shared = place.root.joinpath("report-shared.html").read_text(encoding="utf-8")
     assert lora("report", "anna").code == 0
     whole = place.report.read_text(encoding="utf-8")
-    for ours in ("0001.png", "4nna, a caption", "caption.text", "secret"):
+    for ours in ("0001.png", "4nna, a caption", "caption.text", "secret", "Secret Silva"):
         assert ours not in shared and ours in whole
     assert "mirrored" not in shared and "txt2img-images/cells" not in shared
     assert str(workspace.root) not in shared + whole and "pony.safetensors" in shared and "epoch 3" in shared
+    assert "other.safetensors" in shared
     assert shared.count("data:image/webp") == 4  # three cells and the preview
+
+
+def test_a_choice_among_other_saves_of_the_same_names_is_not_shown(
+    lora: Callable[..., Any], workspace: Workspace
+) -> None:
+    place = workspace.lora("anna")
+    verdict = json.loads((place.comparison / "verdict.json").read_text(encoding="utf-8"))
+    (place.comparison / "verdict.json").write_text(json.dumps(verdict | {"sha256": "of the training before"}))
+    assert lora("report", "anna").code == 0
+    page = place.report.read_text(encoding="utf-8")
+    assert "No save is chosen yet" in page and verdict["reason"] not in page
 
 
 def test_what_cannot_be_reported_says_what_to_type(lora: Callable[..., Any], workspace: Workspace) -> None:

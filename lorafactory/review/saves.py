@@ -9,7 +9,7 @@ from typing import Any
 from lorafactory import images, journal, step, steps
 from lorafactory.errors import InputError
 from lorafactory.files import read_json
-from lorafactory.scoring.report import is_judged, nearness
+from lorafactory.scoring.report import is_judged, nearness, of_these
 from lorafactory.step import Work
 
 Json = dict[str, Any]
@@ -19,11 +19,11 @@ SCORES = ("likeness", "likeness_error", "gain", "fit", "diversity", "copies", "a
 def told(work: Work) -> Json:
     """All that the page shows of the saves; without a comparison, what to type."""
     scores = comparison(work)
-    verdict = read_json(work.place.comparison / "verdict.json")
     blind = read_json(work.place.root / journal.BLIND)
     if not scores:
         has_saves = any(work.place.result.glob("*.safetensors"))
         return {"columns": [], "next": f"lora {'compare' if has_saves else 'make'} {work.place.name}", "blind": {}}
+    verdict = of_these(read_json(work.place.comparison / "verdict.json"), scores)
     rows = judged(scores)
     baseline = scores["columns"][0]
     return {

@@ -48,6 +48,8 @@ class Prompt:
     """The prompt without the trigger, which prompt fit is measured by; empty if nothing is left."""
     group: Group = "like"
     """As the captions are; unlike them; without the trigger; or a caption's words without the trigger."""
+    caption: bool = False
+    """Its words are those of a caption, and not for others to read."""
 
 
 def prompts_for(
@@ -57,20 +59,25 @@ def prompts_for(
     if templates:
         known = [_words(without(caption, trigger)) for caption in captions]
         own = [_filled(text, _told(text), kind, class_, trigger) for text in templates]
-        return [
-            replace(p, group="like") if p.trigger and any(_holds(k, _words(p.plain)) for k in known) else p for p in own
-        ]
+        return [_as_said(p, any(_holds(caption, _words(p.plain)) for caption in known)) for p in own]
     said = typical(captions, trigger)
     like = ["{trigger}", *(["{trigger}, " + said] if said else [])]
     made: list[tuple[str, Group]] = [(text, "like") for text in like]
     made += [("{trigger}, " + text, "unlike") for text in UNLIKE[kind]]
     made += [(WITHOUT[kind], "without"), *([(said, "words")] if said else [])]  # type: ignore[list-item]
-    return [_filled(text, group, kind, class_, trigger) for text, group in made]
+    own_words = {said, "{trigger}, " + said} if said else set()
+    return [replace(_filled(text, g, kind, class_, trigger), caption=text in own_words) for text, g in made]
 
 
 def asked_of_all(templates: Sequence[str]) -> list[Prompt]:
     """Prompts of LoRAs from anywhere, whose triggers nobody knows: every one calls them."""
     return [Prompt(text, True, text, "unlike") for text in templates]
+
+
+def _as_said(prompt: Prompt, held: bool) -> Prompt:
+    """A person's prompt, `held` by a caption of the set or not; one or two words are nobody's."""
+    group: Group = "like" if held and prompt.trigger else prompt.group
+    return replace(prompt, group=group, caption=held and len(_words(prompt.plain)) > 2)
 
 
 def _told(template: str) -> Group:

@@ -132,6 +132,12 @@ def is_judged(column: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
     return bool(column["save"]) and column["strength"] == told["strength"] and column.get("base") == first
 
 
+def of_these(verdict: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """A verdict, if it chose one of these very saves: those of another training may be called the same."""
+    pick = verdict.get("pick"), verdict.get("sha256")
+    return dict(verdict) if any((c["save"], c.get("sha256")) == pick for c in told["columns"]) else {}
+
+
 def axes(told: Mapping[str, Any], chosen: str | None) -> tuple[list[Axis], list[Axis]]:
     """What the columns differ in, and what the rows do; the saves and the prompts are always among them."""
     saves = [c for c in told["columns"] if c["save"]]

@@ -135,8 +135,9 @@ def decide(
     rejected = {name: "; ".join(f.words for f in found) for name, found in failures.items() if found}
     passing = [s for s in saves if not failures[s.save]]
     if passing:
-        rejected |= {s.save: s.dropped for s in passing if s.dropped}
-        return _chosen(saves, [s for s in passing if not s.dropped] or passing, rejected, limits)
+        drawn = [s for s in passing if not s.dropped]
+        rejected |= {s.save: s.dropped for s in passing if s.dropped and drawn}
+        return _chosen(saves, drawn or passing, rejected, limits)
     undertrained = all(f.gate == "gain" for f in failures[_best(saves).save]) and not _stalled(saves, yardstick, limits)
     return _none_passes(saves, failures, rejected, undertrained, _next(undertrained, name, rate))
 
@@ -257,6 +258,8 @@ def _chosen(saves: list[Scores], passing: list[Scores], rejected: Mapping[str, s
         reason += f". Runner-up: {runner_up.label}, likeness {best.mean - behind[runner_up.save][0]:.3f}"
     if rejected:
         reason += ". Rejected: " + ", ".join(s.label for s in saves if s.save in rejected)
+    if pick.dropped:
+        reason += f". It had dropped out and was seen in {len(pick.likeness)} pictures only: draw more with --full"
     if pick is saves[-1] and runner_up and np.greater(*lead(pick, runner_up)):
         reason += ". Likeness was still rising at the last save: more epochs may help"
     elif _fell(pick, saves[-1]):

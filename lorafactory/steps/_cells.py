@@ -25,10 +25,12 @@ class Checkpoint:
 
     models: ModelSet
     identity: str
+    called: str = ""
+    """Where its own name is another one's too."""
 
     @property
     def name(self) -> str:
-        return self.models.base.name if self.models.base else ""
+        return self.called or (self.models.base.name if self.models.base else "")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def settle(
     like, own = (hashlib.sha256(json.dumps(told).encode()).hexdigest() for told in (of[0], of))
     old = _read_plan(folder)
     if old and old.of == own:
-        return old
+        return replace(old, dropped={})  # found anew, from the same cells
     there = list(dict.fromkeys(cell.path.name for cell in cells if cell.path.exists()))
     missing = [cell for cell in cells if not cell.path.exists()]
     lead_in = time.monotonic() - began
@@ -159,11 +159,14 @@ def write_plan(folder: Path, plan: Plan) -> None:
     write_whole(folder / PLAN, _json(asdict(plan)))
 
 
-def said(plan: Plan, missing: int, share: float, full: str) -> str:
-    """The plan in one line; empty if there is nothing to draw. `missing` is how many cells are not there."""
+def said(plan: Plan, missing: int, least: int, share: float, full: str) -> str:
+    """The plan in one line; empty if there is nothing to draw.
+
+    `missing` is how many cells are not there, `least` how many of them are drawn whatever it takes.
+    """
     if not missing or plan.seconds_per_picture is None:
         return ""
-    count = missing if plan.room is None else min(missing, plan.room)
+    count = missing if plan.room is None else max(least, min(missing, plan.room))
     line = f"compare: at most {count} cells to draw, {_time(count * plan.seconds_per_picture)}"
     if plan.seconds_training is None:
         return f"{line}; how long the training took is not known, so there is no limit"

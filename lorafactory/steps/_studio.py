@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from lorafactory import families, images
+from lorafactory.errors import OutOfMemory
 from lorafactory.steps._axis import without
 from lorafactory.steps._cells import Cell, Checkpoint, Column, How
 
@@ -37,7 +38,7 @@ class Studio:
             chunk[0].path.parent.mkdir(parents=True, exist_ok=True)
             self._take(chunk[0].column)
             began = time.monotonic()
-            pictures = self.draw([cell.text for cell in chunk], [cell.seed for cell in chunk], self.how.steps)
+            pictures = self._draw_or_less(chunk)
             for cell, picture in zip(chunk, pictures, strict=True):
                 images.save_png(picture, cell.path)
             self.seconds += time.monotonic() - began
@@ -52,6 +53,21 @@ class Studio:
         before = self.drawn, self.seconds
         self.paint(first, track, "comparing: how fast")
         return (self.seconds - before[1]) / (self.drawn - before[0])
+
+    def _draw_or_less(self, cells: Sequence[Cell]) -> list[Image.Image]:
+        """Draw cells of one column, from then on fewer at once if the memory does not do."""
+        import torch
+
+        try:
+            return self.draw([cell.text for cell in cells], [cell.seed for cell in cells], self.how.steps)
+        except torch.OutOfMemoryError as error:
+            if self.batch == 1:
+                side = self.how.side
+                fix = f"--resolution {side // 2 // 8 * 8}, or close what else is on the card"
+                raise OutOfMemory(f"no memory for one picture of {side} x {side} pixels: {fix}") from error
+        self.batch //= 2
+        torch.cuda.empty_cache()
+        return self._draw_or_less(cells)
 
     def draw(self, texts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Image.Image]:
         from lorafactory.training.sample import sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def known_set(work: Work) -> TrainingSet | None:
     shown, cut = work.set.pictures, work.set.crops
     captions = [without(picture.caption or "", work.trigger) for picture in shown]
     seen = [crops.cut(images.load(p.path), cut.get(p.name)) for p in shown]
-    return TrainingSet([p.path.name for p in shown], seen, captions) if shown else None
+    return TrainingSet([p.name for p in shown], seen, captions) if shown else None
 
 
 @dataclass
@@ -93,8 +93,12 @@ class Judge:
             facts = facts or said
             scored |= zip(here, rows, strict=True)
         empty = dict.fromkeys(next(iter(scored.values())))
-        columns = [self._row(c, drawn[c], scored.get(c, empty), dropped) for c in drawn]
-        asked = [{"text": p.text, "trigger": p.trigger, "plain": p.plain, "group": p.group} for p in self.board.prompts]
+        whole = len(drawn[next(iter(drawn))])  # a save that has as much did not drop out, whatever was thought once
+        columns = [
+            self._row(c, spots, scored.get(c, empty), dropped if len(spots) < whole else {})
+            for c, spots in drawn.items()
+        ]
+        asked = [asdict(prompt) for prompt in self.board.prompts]
         return {"version": 2, "strength": self.judged, "set": facts, "prompts": asked, "columns": columns}
 
     def _row(self, column: Column, spots: Sequence[Spot], scores: Row, dropped: Mapping[str, str]) -> Row:

@@ -16,10 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,9 +30,9 @@ from lorafactory.errors import BaseError, InputError, LoraError, Problem, Settin
 from lorafactory.scoring import sheet
 from lorafactory.scoring.prompts import Prompt, asked_of_all, prompts_for
 from lorafactory.step import Result, StepSettings, Work
-from lorafactory.steps import _axis, _saves, _stages
+from lorafactory.steps import _axis, _saves, _stages, _typed
 from lorafactory.steps._cells import Board, Cell, Checkpoint, Column, How
-from lorafactory.steps._drawing import Drawing
+from lorafactory.steps._drawing import Drawing, limits
 from lorafactory.steps._saves import Save
 from lorafactory.steps._studio import Studio
 from lorafactory.steps._telling import (
@@ -51,7 +50,7 @@ from lorafactory.steps._telling import (
 )
 from lorafactory.workspace import base_identity, model_set
 
-VERSION = 3
+VERSION = 4
 MODELS = ("base", "clip")
 HEADER = ("trigger", "kind", "class")
 
@@ -163,6 +162,8 @@ def other_bases(work: Work, s: Settings) -> list[Problem]:
             if path and (other := families.detect(path)) != own:
                 text = f"compare.on: {name} is of the family {other}, and the LoRA of {own}"
                 problems.append(Problem(text, "take another checkpoint", error=SettingsError))
+            elif path:
+                families.inspect(path, **model_set(work.workspace, name).told)
     except LoraError as error:
         problems.append(Problem(str(error), error=type(error)))
     return problems
@@ -180,13 +181,22 @@ def folder_of(work: Work, s: Settings) -> Path:
 
 
 def sees(work: Work, s: Settings) -> dict[str, str]:
-    found = {save.path.name: images.sha256(save.path) for save in lineup(work, s)}
-    found |= work.set.hashes()
+    saves = [save.path for save in lineup(work, s)]
+    # of several trainings they may be called the same
+    named = {p.name if p.parent == work.place.result else f"{p.name} ({i})": p for i, p in enumerate(saves, 1)}
+    found = {name: images.sha256(path) for name, path in named.items()} | judges_by(work, s)
+    return found | {f"on {name}": checkpoint(work, name).identity for name in s.on}
+
+
+def judges_by(work: Work, s: Settings) -> dict[str, str]:
+    """What decides how saves fare, and so which drop out: the set, its captions, the eyes, the gates."""
+    found = work.set.hashes()
     found |= {f"{name} crop": hashlib.sha256(str(box).encode()).hexdigest() for name, box in work.set.crops.items()}
-    found |= {f"on {name}": checkpoint(work, name).identity for name in s.on}
     said = {"captions": json.dumps(sorted(work.set.captions().items()))}
     if model := closer(work):
         said["dino"] = encoders.get("dino").identity(model)
+    if not (s.full or s.aside):
+        said["gates"] = json.dumps(asdict(limits(work)))  # what fails them by far drops out
     return found | {what: hashlib.sha256(text.encode()).hexdigest() for what, text in said.items()}
 
 
@@ -215,6 +225,16 @@ def checkpoint(work: Work, name: str | None = None) -> Checkpoint:
     """The base, or another one."""
     models = model_set(work.workspace, name) if name else work.models
     return Checkpoint(models, base_identity(work.workspace, models))
+
+
+def others(work: Work, s: Settings, home: Checkpoint) -> list[Checkpoint]:
+    """The bases of `on`; columns are told apart by name, so one that is called as another is gets a number."""
+    found = [home]
+    for name in s.on:
+        one = checkpoint(work, name)
+        taken = one.name in {base.name for base in found}
+        found.append(replace(one, called=f"{one.name} ({len(found) + 1})") if taken else one)
+    return found[1:]
 
 
 def columns_of(saves: Sequence[Save], s: Settings, base: Checkpoint) -> list[Column]:
@@ -271,7 +291,7 @@ def run(work: Work, s: Settings) -> Result:
     plan = planned(work, s, columns, board, studio, began)
     drawing = Drawing(work, board, studio, plan, {column: [] for column in columns})
     judge = Judge(work, board, folder, full_command(work, s), s.judged, eyes(work), known_set(work))
-    drawing.draw(judge, [checkpoint(work, name) for name in s.on], full=s.full, aside=s.aside)
+    drawing.draw(judge, others(work, s, columns[0].base), full=s.full, aside=s.aside)
     studio.put_back()
     _stages.write_plan(folder, plan)
     told = judge.tell(drawing.there(), plan.dropped)
@@ -290,6 +310,7 @@ def planned(
 ) -> _stages.Plan:
     """What may be drawn; said before it is, with the time that it will take."""
     base = columns[0].base
+    by = judges_by(work, s)
     first = [spot for each in _stages.stages(board.prompts, board.seeds)[0].rounds for spot in each]
     cells = board.cells(columns, dict.fromkeys([*first, *board.spots]))
     missing = len({cell.path for cell in cells if not cell.path.exists()})
@@ -303,36 +324,38 @@ def planned(
         cells,
         pace,
         of=(
-            [base.identity, [p.text for p in board.prompts], s.seeds, s.strengths, astuple(board.how)],
+            [base.identity, [p.text for p in board.prompts], s.seeds, s.strengths, astuple(board.how), by],
             [[column.tensors for column in columns], s.on, s.budget, s.full],
         ),
         training=_saves.trained_for(dict.fromkeys(c.save.path for c in columns if c.save)),
         share=None if s.full else s.budget,
         began=began,
     )
-    if line := _stages.said(plan, missing, s.budget, full_command(work, s)):
-        elsewhere = len(s.on) * 2 * len(_stages.lead(board.prompts)) * len(s.seeds)
-        line += f"; on other bases at most {elsewhere} more" if elsewhere else ""
+    judged = [column for column in columns if column.strength in (0, s.judged)]
+    least = min(missing, len(judged) * len(_stages.lead(board.prompts)))  # is drawn in any case
+    line = _stages.said(plan, missing, least, s.budget, full_command(work, s))
+    if elsewhere := len(s.on) * (len(judged) if s.aside else 2) * len(board.spots if s.full else first):
+        line = f"{line or 'compare'}; on other bases at most {elsewhere} more"
+    if line:
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     return plan
 
 
 def pace_key(board: Board, base: Checkpoint, s: Settings) -> str:
     """What the time for a picture depends on."""
-    return json.dumps([base.identity, board.how.side, s.steps, s.cfg > 1, s.dtype, s.batch])
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return json.dumps([base.identity, board.how.side, s.steps, s.cfg > 1, s.dtype, s.batch, device])
 
 
 def full_command(work: Work, s: Settings) -> str:
     """The line that draws every cell."""
-    header = work.recipe.header
-    if s.loras and s.to:
-        told = [*s.loras, *(["--base", header.base] if header.base else []), "--to", s.to]
-        told += [word for text in s.prompts for word in ("--prompts", text)]
-    else:
-        own = work.place.name if work.place.owned else str(work.place.root)
-        told = [own, *(word for path in s.loras for word in ("--loras", path))]
-    told += [word for name in s.on for word in ("--on", name)] + (["--axis", s.axis] if s.axis else [])
-    return shlex.join(["lora", "compare", *told, "--full"])
+    files = bool(s.loras and s.to)
+    subject = s.loras if files else [work.place.name if work.place.owned else str(work.place.root)]
+    always = {"on", "axis", "to", *(("base", "prompts") if files else ("loras",))}
+    told = s.model_dump(mode="json", exclude={"full", "budget", *(("loras",) if files else ())})
+    return _typed.line(work, "compare", subject, told, always, "--full")
 
 
 def result(told: Row, drawn: int, saves: int, grid: Path, lines: Sequence[str]) -> Result:

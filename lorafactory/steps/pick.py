@@ -31,7 +31,7 @@ from lorafactory.training.lora_header import tensor_hash
 if TYPE_CHECKING:
     from lorafactory.scoring.verdict import Thresholds, Verdict
 
-VERSION = 2
+VERSION = 3
 HEADER = ("trigger", "kind", "class")
 SCORES, VERDICT = "scores.json", "verdict.json"
 AGREES = "agrees"
@@ -114,6 +114,19 @@ def by_person(s: Settings) -> bool:
     return bool(s.epoch or s.step)
 
 
+def keeps(work: Work, s: Settings) -> Settings:
+    """The settings with the choice by hand that stands: the scores may be others since, the saves are the same."""
+    last = last_pick(work)
+    if by_person(s) or not last.get("by_hand") or last.get("saves") != compared(read_scores(work)):
+        return s
+    return s.model_copy(update={key: tuple(last["by_hand"][key]) for key in ("epoch", "step")})
+
+
+def compared(told: dict[str, Any]) -> dict[str, str]:
+    """Name to sha256 of the saves that scores are about."""
+    return {row["save"]: row["sha256"] for row in told["columns"] if row["save"]}
+
+
 def outputs(work: Work, s: Settings) -> list[Path]:
     """The chosen file, its preview, its sidecar, and what was decided."""
     beside = [work.place.chosen.with_suffix(suffix) for suffix in (".safetensors", ".png", ".json")]
@@ -147,7 +160,7 @@ def run(work: Work, s: Settings) -> Result:
         return replace(result, summary=f"{result.summary}\nnothing was copied; do it with --apply")
     written = dict(last_pick(work).get("written") or {})
     lines = publish(work, told, choices, s.rank, written)
-    document = decided(rows, choices, verdict, s) | {"written": written}
+    document = decided(rows, choices, verdict, s) | {"saves": compared(told), "written": written}
     write_whole(work.place.comparison / VERDICT, as_json(document))
     for role, path in zip(("chosen", "preview", "sidecar", "verdict"), outputs(work, s), strict=True):
         work.note.made(role, path)

@@ -103,11 +103,19 @@ PIPELINE_NAMES = {"encoder_hidden_states": "prompt_embeds", "text_embeds": "pool
 from the picture's size by itself, as `frames` has them."""
 
 
+AT_ONCE = 1024 * 1024
+"""Pixels that are decoded at once: of each, the last block of SD's VAE holds 256 channels in fp32, several times."""
+
+
 @torch.no_grad()
 def decode(base: Base, latents: Tensor) -> list[Image.Image]:
     """Turn latents into pictures, by the VAE's own precision; what is not finite is grey."""
     config = base.vae.config
     scaled = latents.float() / config.scaling_factor + (config.shift_factor or 0.0)
-    with torch.autocast(base.device.type, enabled=False):
-        pixels = base.vae.decode(scaled).sample.nan_to_num(0).clamp(-1, 1).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(np.round((p + 1) * 127.5).astype(np.uint8)) for p in pixels]
+    at_once = max(1, AT_ONCE // (scaled[0, 0].numel() * base.latent_factor**2))
+    pictures = []
+    for some in scaled.split(at_once):
+        with torch.autocast(base.device.type, enabled=False):
+            pixels = base.vae.decode(some).sample.nan_to_num(0).clamp(-1, 1).permute(0, 2, 3, 1).cpu().numpy()
+        pictures += [Image.fromarray(np.round((p + 1) * 127.5).astype(np.uint8)) for p in pixels]
+    return pictures

@@ -23,6 +23,7 @@ def test_prompts_are_made_from_kind_class_trigger_and_a_caption(kind: str) -> No
     assert (made[0].text, made[0].plain) == ("4nna", "")
     assert (made[1].text, made[1].plain) == ("4nna, a woman in a hat, red hair", "a woman in a hat, red hair")
     assert made[6].text == made[6].plain == made[1].plain
+    assert [p.caption for p in made] == [False, True, *[False] * 4, True]  # not for others to read
     assert len({p.text for p in made}) == 7
     assert all("{" not in p.text and ", ," not in p.text and "  " not in p.text for p in made)
     assert all(p.text == f"4nna, {p.plain}" for p in made[1:5])
@@ -53,6 +54,7 @@ def test_a_persons_own_prompts_replace_the_made_ones() -> None:
     asked = ("{trigger}, a red star", "{trigger}, a red star on blue", "{trigger}, a blue star on red")
     found = prompts_for(asked, "object", "", "4nna", ["4nna, a large red star on plain blue"])
     assert [p.group for p in found] == ["like", "like", "unlike"]  # a caption holds these words, in this order
+    assert [p.caption for p in found] == [True, True, False] and not any(p.caption for p in made)
     assert all(p.trigger for p in asked_of_all(["a dog", "a cat"]))
 
 

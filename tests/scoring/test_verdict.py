@@ -172,6 +172,14 @@ def test_prompts_are_ignored_only_where_pictures_show_it() -> None:
     assert "fit 0.250 ± 0.010, 0.270 needed" in decide([replace(low, fit_error=0.01)], YARD).reason
 
 
+def test_what_dropped_out_and_is_all_that_passes_is_not_called_rejected() -> None:
+    early = [replace(save(i, 0.6 + i / 100), dropped="below that of epoch 3") for i in (1, 2)]
+    verdict = decide([*early, save(3, 0.8, copies=0.5)], YARD)
+    assert (verdict.pick, verdict.passed) == ("x-000002.safetensors", True)
+    assert list(verdict.rejected) == ["x-000003.safetensors"]
+    assert "seen in 8 pictures only" in verdict.reason
+
+
 def test_without_a_way_from_floor_to_ceiling_gain_is_no_gate() -> None:
     nonsense = Yardstick(ceiling=0.6, diversity=0.4)
     assert decide([save(1, 0.1, floor=0.7, fit=-0.2, fit_floor=-0.1, diversity_floor=None)], nonsense).passed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ def test_scores_are_whole_and_the_same_every_time(work: Work) -> None:
         assert [(c["prompt"], c["seed"]) for c in column["cells"]] == [(p, s) for p in range(3) for s in (1, 2)]
         assert [c["fit"] is None for c in column["cells"]] == [True, True, False, False, False, False]
         assert all((work.place.comparison / c["file"]).is_file() for c in column["cells"])
+
+
+def test_the_nearest_picture_is_called_as_the_set_calls_it(work: Work) -> None:
+    more = work.place.images / "3_4nna hat"
+    more.mkdir()
+    shutil.copy(next(work.place.images.glob("12_4nna/*.png")), more / "0001.png")
+    compare.run(work, FULL)
+    names = [p.name for p in work.set.pictures]
+    assert len(set(names)) == 6 and told(work)["set"]["pictures"] == names
+    assert {cell["nearest"] for column in told(work)["columns"] for cell in column["cells"]} <= set(names)
 
 
 def test_the_csv_has_a_row_per_drawn_cell_and_no_formula(work: Work) -> None:
@@ -164,7 +175,7 @@ def test_what_it_sees_are_the_saves_the_pictures_their_captions_and_who_looks_cl
 ) -> None:
     before = compare.sees(work, SETTINGS)
     saves = {f"anna-{i:06}.safetensors" for i in (1, 2)}
-    assert set(before) == saves | {f"{i:04}.png" for i in range(1, 6)} | {"captions", "dino"}
+    assert set(before) == saves | {f"{i:04}.png" for i in range(1, 6)} | {"captions", "dino", "gates"}
     (work.set.pictures[0].path.with_suffix(".txt")).write_text("4nna, a hat", encoding="utf-8")
     after = compare.sees(work, SETTINGS)
     assert {key for key in after if after[key] != before[key]} == {"captions"}

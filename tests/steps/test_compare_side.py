@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,8 @@ def test_blocks_are_left_out_one_group_at_a_time(lora: Callable[..., Said], demo
     said = lora("compare", "demo", "--axis", "blocks", *QUICK, "--budget", 0)
     assert said.code == 0, said.err
     assert "to keep it" not in said.err
+    again = "lora compare demo --seeds 1 --seeds 2 --steps 2 --axis blocks --full"
+    assert f"left out: {again}" in said.out
     folder = demo / "loras" / "demo" / "txt2img-images"
     told: dict[str, Any] = json.loads((folder / "by-blocks" / "scores.json").read_text(encoding="utf-8"))
     labels = [c["label"] for c in told["columns"]]
@@ -113,11 +116,23 @@ def test_an_axis_lays_out_the_last_save_of_each_training(work: Work) -> None:
             path = work.place.earlier_results / folder / f"anna-{epoch:06}.safetensors"
             write_save(path, f"{number} {epoch}", ss_epoch=str(epoch), ss_network_dim=rank)
     save(work, 3, ss_network_dim="8")
-    compare.run(work, SETTINGS.model_copy(update={"axis": "rank"}))
+    by_rank = SETTINGS.model_copy(update={"axis": "rank"})
+    before = compare.sees(work, by_rank)
+    compare.run(work, by_rank)
     labels = [c["label"] for c in told(work, "by-rank")["columns"]]
     assert labels == ["baseline", "rank 8, anna-000002", "rank 8, anna-000003", "rank 16", "rank 128"]
     assert not (work.place.comparison / "scores.json").exists()
     assert {name for name, *_ in FakeStudio.asked} == {None, "anna-000002.safetensors", "anna-000003.safetensors"}
+    other = work.place.earlier_results / "2026-04-01" / "anna-000002.safetensors"
+    write_save(other, "4", ss_epoch="2", ss_network_dim="4")  # called as another is
+    assert compare.sees(work, by_rank) != before
+
+
+def test_bases_that_are_called_the_same_are_not_taken_for_one(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = compare.checkpoint(work)
+    monkeypatch.setattr(compare, "checkpoint", lambda work, name: replace(home, identity=name))
+    found = compare.others(work, SETTINGS.model_copy(update={"on": ("/a", "/b")}), home)
+    assert [(base.name, base.identity) for base in found] == [("base (2)", "/a"), ("base (3)", "/b")]
 
 
 def test_an_axis_that_tells_nothing_apart_names_those_that_do(work: Work) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from compared_sets import SETTINGS, FakeStudio, make_work, save, told
+from compared_sets import NO_GATES, SETTINGS, FakeStudio, make_work, save, told
 
+from lorafactory.errors import OutOfMemory
 from lorafactory.scoring.prompts import Prompt, prompts_for
 from lorafactory.step import Work
 from lorafactory.steps import _drawing, _saves, _stages, compare
@@ -104,7 +108,7 @@ def test_a_small_budget_draws_two_cells_of_every_save_and_says_what_draws_the_ot
     left = [cell for column in told(work)["columns"] for cell in column["cells"] if not cell["file"]]
     assert len(left) == 12
     assert {cell["command"] for cell in left} == {"lora compare anna --full"}
-    assert "at most 3 cells" in capsys.readouterr().err
+    assert "at most 6 cells" in capsys.readouterr().err  # these are drawn in any case
     rest = compare.run(work, SETTINGS.model_copy(update={"full": True}))
     assert (rest.data["drawn"], rest.data["kept"], rest.data["left_out"]) == (12, 6, 0)
 
@@ -131,6 +135,43 @@ def test_a_save_that_falls_behind_is_drawn_no_further_and_stays_out_when_others_
     compare.run(work, seeds)
     assert set(drawn(work)) == {"anna-000005.safetensors"}
     assert told(work)["columns"][1]["dropped"] == rows["anna-000001.safetensors"]["dropped"]
+
+
+def test_what_drops_out_goes_by_the_gates_of_now_and_what_is_drawn_to_the_end_did_not(work: Work) -> None:
+    for epoch in (3, 4):
+        save(work, epoch)
+    strict = replace(work, recipe=replace(work.recipe, tables={"pick": {**NO_GATES, "gain": 1.0}}))
+    compare.run(strict, SETTINGS)
+    assert sum("not learned" in (row["dropped"] or "") for row in told(work)["columns"]) == 2
+    assert compare.sees(strict, SETTINGS) != compare.sees(work, SETTINGS)
+    compare.run(work, SETTINGS)
+    assert not any("not learned" in (row["dropped"] or "") for row in told(work)["columns"])
+    full = SETTINGS.model_copy(update={"full": True})
+    assert compare.sees(strict, full) == compare.sees(work, full)  # nothing drops out
+    compare.run(strict, full)
+    compare.run(strict, SETTINGS)
+    assert not any(row["dropped"] for row in told(work)["columns"])
+
+
+def test_where_memory_runs_out_fewer_are_drawn_at_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    compare.run(work, SETTINGS)
+    before, draw, most = told(work)["columns"], FakeStudio.draw, 1
+
+    def short(self: FakeStudio, texts: Sequence[str], seeds: Sequence[int], steps: int) -> Any:
+        if self.batch > most:
+            raise torch.OutOfMemoryError
+        return draw(self, texts, seeds, steps)
+
+    monkeypatch.setattr(FakeStudio, "draw", short)
+    shutil.rmtree(work.place.comparison)
+    compare.run(work, SETTINGS)
+    assert told(work)["columns"] == before
+    shutil.rmtree(work.place.comparison)
+    most = 0
+    with pytest.raises(OutOfMemory, match="one picture of 24 x 24 pixels: --resolution 8"):
+        compare.run(work, SETTINGS)
 
 
 def test_with_one_seed_the_better_half_goes_on(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:

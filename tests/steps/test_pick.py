@@ -11,8 +11,9 @@ from picked_sets import three_saves, write_save, write_scores
 
 from lorafactory import images
 from lorafactory.errors import InputError, SettingsError
-from lorafactory.step import Work
+from lorafactory.step import Work, perform
 from lorafactory.steps import pick
+from lorafactory.store import Store
 from lorafactory.training.lora_header import tensor_hash
 
 BY_VERDICT = pick.Settings()
@@ -78,6 +79,24 @@ def test_a_choice_by_hand_is_seen_and_the_chains_own_pick_does_not_undo_it(work:
     assert pick.sees(work, BY_VERDICT) == by_verdict  # up to date: make leaves it
     assert pick.stands(by_epoch(3).model_dump(mode="json"), BY_VERDICT)
     assert not pick.stands(by_epoch(3).model_dump(), by_epoch(1))
+
+
+def test_a_choice_by_hand_stands_when_the_same_saves_have_other_scores(work: Work) -> None:
+    with Store(work.workspace.record) as store:
+        perform(pick, work, by_epoch(3), store)
+        write_scores(work, [0.7, 0.6, 0.5])
+        result = perform(pick, work, BY_VERDICT, store)
+        assert chosen(work) == "epoch 3" and result.data["by_hand"]
+        assert perform(pick, work, BY_VERDICT, store).skipped
+        perform(pick, work, BY_VERDICT, store, force=True)
+        assert chosen(work) == "epoch 1"
+        perform(pick, work, by_epoch(3), store)
+    assert verdict(work)["verdict"]["pick"] == "anna-000001.safetensors"
+    assert verdict(work)["by_hand"] == {"epoch": [3], "step": [], "agrees": False}
+    assert pick.keeps(work, by_epoch(1)) == by_epoch(1)
+    write_save(work.place.result / "anna-000004.safetensors", "epoch 4")
+    write_scores(work, [0.5, 0.5, 0.5, 0.7])
+    assert pick.keeps(work, BY_VERDICT) == BY_VERDICT  # there are new saves
 
 
 def test_an_epoch_that_is_not_there(work: Work) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -167,3 +168,14 @@ def test_a_device_that_is_full_ends_the_samples_and_not_the_training(
 def test_what_is_not_finite_is_grey(base: Base) -> None:
     broken = torch.full((1, base.latent_channels, 4, 4), float("nan"))
     assert decode(base, broken)[0].getcolors() == [(256, (128, 128, 128))]
+
+
+def test_large_pictures_are_decoded_one_after_another(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    latents = torch.randn(3, base.latent_channels, 4, 4, generator=torch.Generator().manual_seed(0))
+    together, decoded = decode(base, latents), base.vae.decode
+    seen: list[int] = []
+    monkeypatch.setattr(base.vae, "decode", lambda some: seen.append(len(some)) or decoded(some))
+    monkeypatch.setattr("lorafactory.training.sample.AT_ONCE", 2 * (4 * base.latent_factor) ** 2)
+    for one, other in zip(decode(base, latents), together, strict=True):
+        assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1
+    assert seen == [2, 1]
