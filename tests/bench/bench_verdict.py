@@ -73,7 +73,7 @@ class Run:
     thing: Concept
     regime: str
     folder: Path
-    seed: int = 0
+    seed: int
     """Of the training, and of its pictures."""
 
     @property
@@ -257,7 +257,7 @@ def table(found: list[Judged]) -> Iterator[str]:
 ROUNDS = range(2000)
 
 
-def runs(folder: Path, seed: int = 0) -> Iterator[Run]:
+def runs(folder: Path, seed: int) -> Iterator[Run]:
     for thing in THINGS:
         for regime in REGIMES:
             yield Run(CONCEPTS[thing], regime, folder, seed)
@@ -273,9 +273,9 @@ def main() -> None:
         help="Share of the training's time for comparing. [0.25] On a machine that got busier since the training take "
         "more, so that as many pictures are drawn: some 500 a run.",
     )
-    parser.add_argument("--seed", type=int, default=0, help="Of pictures and trainings; its runs want a folder. [0]")
+    parser.add_argument("--seed", type=int, default=2, help="Of pictures and trainings. [2]")
     asked = parser.parse_args()
-    found = list(runs(asked.folder.resolve(), asked.seed))
+    found = list(runs(asked.folder.resolve() / f"seed-{asked.seed}", asked.seed))
     for run in found:
         train(run)
         told = {name: round(float(np.mean(passed)), 3) for name, passed in truth(run).items()}
