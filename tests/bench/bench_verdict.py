@@ -271,7 +271,7 @@ def main() -> None:
         type=float,
         default=0.25,
         help="Share of the training's time for comparing. [0.25] On a machine that got busier since the training take "
-        "more, so that as many pictures are drawn: some 500 a run.",
+        "more, so that as many pictures are drawn: some 600 to 900 a run.",
     )
     parser.add_argument("--seed", type=int, default=2, help="Of pictures and trainings. [2]")
     asked = parser.parse_args()
