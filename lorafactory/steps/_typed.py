@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,23 @@ COMMON = ("base", "trigger", "kind", "class")
 def line(
     work: Work, step: str, subject: Sequence[str], settings: Mapping[str, Any], always: Collection[str], more: str
 ) -> str:
-    """`lora step subject ... more` with the settings that stood on the command line, and those of `always` if set."""
+    """`lora step subject ... more` with the settings that stood on the command line, and those of `always` if set.
+
+    What lora.toml says by now goes without saying: `make` writes there what it is told.
+    """
     typed = {key for key, said in work.recipe.origins.items() if said == "command line"} | set(always)
-    header = work.recipe.header.model_dump(by_alias=True)
-    told = {key: header[key] for key in COMMON if key in typed}
-    told |= {key: value for key, value in settings.items() if key in typed or f"{step}.{key}" in typed}
+    header, kept = work.recipe.header.model_dump(by_alias=True), _kept(work)
+    told = {key: header[key] for key in COMMON if key in typed and header[key] != kept.get(key)}
+    own = kept.get(step, {})
+    told |= {k: v for k, v in settings.items() if (k in typed or f"{step}.{k}" in typed) and v != own.get(k)}
     return shlex.join(["lora", step, *subject, *_words({key: value for key, value in told.items() if value}), more])
+
+
+def _kept(work: Work) -> dict[str, Any]:
+    try:
+        return tomllib.loads(work.place.settings.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _words(told: Mapping[str, Any]) -> list[str]:

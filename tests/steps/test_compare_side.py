@@ -128,6 +128,15 @@ def test_an_axis_lays_out_the_last_save_of_each_training(work: Work) -> None:
     assert compare.sees(work, by_rank) != before
 
 
+def test_the_line_that_draws_the_rest_says_what_was_typed_and_lora_toml_does_not(work: Work) -> None:
+    asked = SETTINGS.model_copy(update={"seeds": (7, 8), "steps": 30})
+    for key in ("trigger", "compare.seeds", "compare.steps"):
+        work.recipe.origins[key] = "command line"
+    assert compare.full_command(work, asked) == "lora compare anna --trigger 4nna --seeds 7 --seeds 8 --steps 30 --full"
+    work.place.settings.write_text('trigger = "4nna"\n[compare]\nseeds = [7, 8]\n', encoding="utf-8")
+    assert compare.full_command(work, asked) == "lora compare anna --steps 30 --full"
+
+
 def test_bases_that_are_called_the_same_are_not_taken_for_one(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     home = compare.checkpoint(work)
     monkeypatch.setattr(compare, "checkpoint", lambda work, name: replace(home, identity=name))
