@@ -335,7 +335,7 @@ def planned(
     least = min(missing, len(judged) * len(_stages.lead(board.prompts)))  # is drawn in any case
     line = _stages.said(plan, missing, least, s.budget, full_command(work, s))
     if elsewhere := len(s.on) * (len(judged) if s.aside else 2) * len(board.spots if s.full else first):
-        line = f"{line or 'compare'}; on other bases at most {elsewhere} more"
+        line = f"{line or 'compare: nothing to draw on its own base'}; on other bases at most {elsewhere} more"
     if line:
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     return plan
