@@ -137,7 +137,8 @@ class Book:
     # ------------------------------------------------------------ what is shown
 
     def told(self, names: Iterable[str] | None = None) -> Json:
-        """The whole set, or some of its pictures."""
+        """The whole set, with `as_of` what files it was read; or some of its pictures."""
+        since = as_of(self.stamps()) if names is None else None  # before they are read: a later change is seen as one
         work, wanted = self.work, None if names is None else set(names)
         found, cut = work.set, self.crops(work)
         flags, phrases = self.flags(), captions.flagged(self.space, self.place)
@@ -152,7 +153,7 @@ class Book:
             told |= captions.shown(seen.text, edits, phrases.get(picture.name, []))
             pictures.append(told)
         head = {"name": self.place.name, "trigger": work.trigger, "acts": self.apply, "limit": train.max_tokens}
-        return head | {"pictures": pictures, "aside": self.aside(found.aside, wanted)}
+        return head | {"as_of": since, "pictures": pictures, "aside": self.aside(found.aside, wanted)}
 
     def aside(self, found: Mapping[str, Path], wanted: set[str] | None) -> list[Json]:
         """What was taken out, with the decision that did it."""
@@ -252,6 +253,11 @@ def stamp_of(path: Path) -> Stamp | None:
     except OSError:
         return None
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def as_of(stamps: Mapping[str, Stamp]) -> str:
+    """All of them in a word: another where any file came, went or was changed."""
+    return hashlib.sha256(repr(sorted(stamps.items())).encode()).hexdigest()
 
 
 def read(picture: Picture) -> Seen:

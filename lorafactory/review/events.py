@@ -13,7 +13,7 @@ import anyio
 from starlette.concurrency import run_in_threadpool
 
 from lorafactory.review import night
-from lorafactory.review.book import Book, Stamp
+from lorafactory.review.book import Book, Stamp, as_of
 from lorafactory.workspace import Workspace
 
 EVERY = 1.0
@@ -32,9 +32,10 @@ class Closing:
 
 
 async def of_set(book: Book, closing: Closing) -> AsyncIterator[str]:
-    """The places of files that changed, and which of them were changed by others than the page's acts; the check-up."""
+    """Since when it is watched; the places of files that changed, and which of them were changed by others than the
+    page's acts; the check-up."""
     before, checked, still = await run_in_threadpool(book.stamps), -1, 0
-    yield sent("open", {})
+    yield sent("since", as_of(before))
     async for number in ticks(closing):
         now, acted = await run_in_threadpool(book.stamps_and_acts)
         still = 0 if now != before else still + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from lorafactory import cli
 from lorafactory.store import Store
@@ -143,6 +143,18 @@ def test_a_caption_changed_on_disk_meanwhile_is_shown_and_not_written_over(serve
     page.locator(ROWS).first.focus()
     pressed(page, "u", "took back")
     assert path.read_text(encoding="utf-8") == "4nna, theirs again\n"
+
+
+def test_what_changed_after_the_page_was_read_and_before_it_was_watched_is_seen(served: Served) -> None:
+    page, path = served.visit("captions").page, folder_of(served.place) / "0001.txt"
+
+    def meanwhile(route: Route) -> None:
+        path.write_text("4nna, theirs\n", encoding="utf-8")
+        route.continue_()
+
+    page.route("**/events", meanwhile, times=1)
+    page.reload()
+    expect(page.locator(f"{ROWS} .body").first).to_have_text("4nna, theirs")
 
 
 def test_a_save_of_what_changed_unseen_is_refused(served: Served) -> None:

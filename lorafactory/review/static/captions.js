@@ -221,8 +221,11 @@ keys(
 
 // ---------------------------------------------------------------- begin, and stay up to date
 
+let asOf; // the files as this page has read them
+
 const reload = () => attempt(async () => {
   const told = await get(`${here}/set`);
+  asOf = told.as_of;
   for (const picture of told.pictures) rows.get(picture.name)?.isEdited && picture.text !== rows.get(picture.name).picture.text && rows.get(picture.name).conflict(picture);
   take(told);
 });
@@ -231,8 +234,9 @@ await reload();
 mark(true);
 const catchUp = later(reload, 150);
 listen(`${here}/events`, {
+  since: (now) => { if (now !== asOf) catchUp(); }, // changed before anybody watched
   set: ({ others }) => {
     if (others.length || !acted) catchUp();
     acted = false;
   },
-}, reload);
+});

@@ -261,7 +261,13 @@ keys(
 
 // ---------------------------------------------------------------- begin, and stay up to date
 
-const reload = () => attempt(async () => take(await get(`${here}/set`)));
+let asOf; // the files as this page has read them
+
+const reload = () => attempt(async () => {
+  const told = await get(`${here}/set`);
+  asOf = told.as_of;
+  take(told);
+});
 const catchUp = later(reload, 150);
 
 function checked({ rows }) {
@@ -277,10 +283,11 @@ function checked({ rows }) {
 await reload();
 mark(true);
 listen(`${here}/events`, {
+  since: (now) => { if (now !== asOf) catchUp(); }, // changed before anybody watched
   set: ({ others }) => {
     if (others.length) say(`changed on disk: ${others[0].split("/").pop()}${others.length > 1 ? ` and ${others.length - 1} more` : ""}`);
     if (others.length || !acted) catchUp();
     acted = false;
   },
   check: checked,
-}, reload);
+});

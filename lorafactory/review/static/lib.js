@@ -48,19 +48,11 @@ export const post = (path, body) =>
     body: JSON.stringify(body),
   });
 
-/** Server-sent events; `back` is called when a lost connection is there again. */
-export function listen(path, on, back = () => {}) {
+/** Server-sent events; a lost connection is made again, and begins as the first did. */
+export function listen(path, on) {
   const source = new EventSource(path);
-  let lost = false;
-  source.addEventListener("error", () => {
-    lost = true;
-    html.dataset.lost = "";
-  });
-  source.addEventListener("open", () => {
-    delete html.dataset.lost;
-    if (lost) back();
-    lost = false;
-  });
+  source.addEventListener("error", () => { html.dataset.lost = ""; });
+  source.addEventListener("open", () => { delete html.dataset.lost; });
   for (const [kind, take] of Object.entries(on)) source.addEventListener(kind, (event) => take(JSON.parse(event.data)));
   addEventListener("pagehide", () => source.close());
 }
