@@ -147,6 +147,6 @@ def closing(work: Work, results: dict[str, Result], verdict: dict[str, Any]) -> 
             f"trigger  {work.trigger}",
             f"save     {verdict['reason']}",
             f"report   {place.report.as_uri()}",
-            f"another  lora pick {place.name} --{verdict.get('called_by', 'epoch')} N",
+            f"another  lora pick {place.name} {Path(verdict['verdict']['runner_up'] or 'SAVE').stem}",
         ]
     )

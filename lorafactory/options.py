@@ -102,7 +102,7 @@ def command(module: ModuleType) -> click.Command:
 
     made: Callable[..., Any] = body
     for key, field in reversed(module.Settings.model_fields.items()):
-        made = made if key in HEADER else option(key, field)(made)
+        made = made if key in HEADER or positional(field) else option(key, field)(made)
     for shared in (json_option, workspace_option, header_options):
         made = shared(made)
     made = click.option("--force", is_flag=True, help="Run even if everything is up to date.")(made)
@@ -111,6 +111,9 @@ def command(module: ModuleType) -> click.Command:
         about: dict[str, Any] = {"metavar": "NAME_OR_FOLDER | FILE.safetensors ...", "nargs": -1, "required": True}
     else:
         about = {"metavar": "NAME_OR_FOLDER"}
+    for key, field in module.Settings.model_fields.items():
+        if metavar := positional(field):
+            made = click.argument(key, metavar=metavar, nargs=-1)(made)
     made = click.argument("place", **about)(made)
     return click.command(name, help=module.__doc__)(made)
 
@@ -203,6 +206,12 @@ def to_keep(module: ModuleType, work: Work, told: dict[str, Any], header: dict[s
     was = kept.header.model_dump(by_alias=True)
     first = [f"--{k}={v}" for k, v in header.items() if k not in fields and v != was[k]]
     return [*first, *(word for k in keys for word in ("--set", f"{name}.{k}={toml(told[k])}"))]
+
+
+def positional(field: FieldInfo) -> str:
+    """What stands behind the name instead of an option, `{"positional": "[SAVE ...]"}`; else nothing."""
+    extra = field.json_schema_extra
+    return str(extra.get("positional", "")) if isinstance(extra, dict) else ""
 
 
 def is_once(field: FieldInfo) -> bool:

@@ -134,7 +134,7 @@ def choose(space: Path, anna: Path) -> None:
     work = Work(Workspace(space, "test"), place, Recipe(Header(kind="object", trigger="zqx"), {}, {}))
     write_scores(work, [0.5, 0.7, 0.69])
     with Store(space / "lorafactory.db") as store:
-        step.perform(pick, work, pick.Settings(epoch=(2,)), store)
+        step.perform(pick, work, pick.Settings(saves=("2",)), store)
     (place.comparison / "scores.json").unlink()  # not whole enough for a report
 
 

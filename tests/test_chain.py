@@ -261,15 +261,15 @@ def test_the_authors_script_runs(lora, space: Path, tmp_path: Path, monkeypatch:
 
 
 def test_a_typing_error_does_not_undo_a_choice(lora, demo: Path):
-    assert lora("pick", "demo", "--epoch", 1).code == 0
-    assert lora("pick", "demo", "--epoch", 9).code == 2
+    assert lora("pick", "demo", 1).code == 0
+    assert lora("pick", "demo", 9).code == 2
     assert "up to date" in lora("pick", "demo").out
 
 
 def test_a_pick_alone_writes_the_pages_too(lora, demo: Path):
     report, index = demo / "loras" / "demo" / "report.html", demo / "index.html"
     assert "chosen by hand" not in report.read_text(encoding="utf-8")
-    assert lora("pick", "demo", "--epoch", 1).code == 0
+    assert lora("pick", "demo", 1).code == 0
     assert "epoch 1, chosen by hand" in report.read_text(encoding="utf-8")
     assert "epoch 1, chosen by hand" in index.read_text(encoding="utf-8")
 

@@ -83,7 +83,7 @@ def test_what_was_refused_or_done_beside_is_no_news(lora: Callable[..., Any], wo
             raise FailedError("no memory")
 
     assert lora("compare", "anna", "--axis", "nonsense").code
-    assert lora("pick", "anna", "--epoch", 99).code
+    assert lora("pick", "anna", 99).code
     with Store(workspace.record, readonly=True) as store:
         assert {run.step for run in store.runs("anna")} == {"by hand", "train", "rename"}
     compare({"axis": "rank"})

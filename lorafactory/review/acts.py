@@ -204,7 +204,7 @@ def write_captions(book: Book, texts: Mapping[str, tuple[str, str]], said: str) 
 
 
 def choose(book: Book, save: str, sha256: str) -> str:
-    """Choose a save by hand, as `lora pick NAME --epoch N` does; it must be the one that was shown."""
+    """Choose a save by hand, as `lora pick NAME SAVE` does; it must be the one that was shown."""
     with book.held() as store:
         work = book.work
         settings = saves.settings_for(work, save, sha256)

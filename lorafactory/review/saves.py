@@ -108,14 +108,7 @@ def samples(work: Work) -> list[Json]:
 
 
 def settings_for(work: Work, save: str, sha256: str) -> Any:
-    """The settings of `pick` that choose this save; InputError if it is another by now, or these cannot name it."""
-    module, rows = steps.get("pick"), judged(comparison(work))
-    row = next((r for r in rows if (r["save"], r["sha256"]) == (save, sha256)), None)
-    if row is None:
+    """The settings of `pick` that choose this save; InputError if it is another by now."""
+    if (save, sha256) not in {(row["save"], row["sha256"]) for row in judged(comparison(work))}:
         raise InputError(f"{save} is not what was shown: look at the comparison again")
-    key = "step" if row["label"].startswith("step") else "epoch"
-    asked = step.settings_of(module, work.recipe)
-    settings = asked.model_copy(update={"epoch": (), "step": (), key: (row[key],)})
-    if module.by_hand(rows, settings)[0] is not row:
-        raise InputError(f"{save} shares its {key} with another save: lora pick {work.place.name} --step N")
-    return settings
+    return step.settings_of(steps.get("pick"), work.recipe).model_copy(update={"saves": (save,)})

@@ -1,17 +1,24 @@
 """Choose a save by the verdict, or by hand, and put a copy of it where interfaces find it.
 
+A SAVE is called by its epoch, its step or its file. A choice by hand stays until
+there are new saves; --force follows the verdict again. More than one are all
+copied to the folders of `publish_to`.
+
 \b
 For example:
-  lora pick anna                         what the verdict says
-  lora pick anna --epoch 4               what you say
-  lora pick anna --epoch 4 --epoch 6     two to try; the first is the choice
-  lora pick anna --step 1500 --rank 16   and a smaller file beside it
+  lora pick anna                       what the verdict says
+  lora pick anna 4                     what you say: the save of epoch 4
+  lora pick anna 4 6                   two to try; the first is the choice
+  lora pick anna step1500 --rank 16    and a smaller file beside it
+  lora pick anna anna-000004-ema       by the name of its file
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,27 +31,25 @@ from lorafactory.errors import InputError, Problem, SettingsError
 from lorafactory.files import write_whole
 from lorafactory.step import Result, StepSettings, Work
 from lorafactory.steps import _publish
+from lorafactory.steps._picked import SCORES, VERDICT, compared, last_pick, read_scores, refuse_foreign
 from lorafactory.steps._publish import Choice, Row, as_json
 from lorafactory.steps._saves import papers
-from lorafactory.training.lora_header import tensor_hash
 
 if TYPE_CHECKING:
     from lorafactory.scoring.verdict import Thresholds, Verdict
 
-VERSION = 3
+VERSION = 4
 HEADER = ("trigger", "kind", "class")
-SCORES, VERDICT = "scores.json", "verdict.json"
 AGREES = "agrees"
 """Metric of a choice by hand: 1 if the verdict is the same, else 0."""
 
 
 class Settings(StepSettings):
-    epoch: tuple[int, ...] = ()
-    """The save of this epoch is chosen, whatever the verdict, which is kept beside it; none follows the verdict. More
-    than one are all copied to the folders of `publish_to` in lorafactory.toml, to try; the first is the choice. It
-    stays until there are new saves, or until `lora pick NAME --force` follows the verdict again."""
-    step: tuple[int, ...] = ()
-    """The save after this step is chosen, in the same way."""
+    saves: tuple[str, ...] = Field((), json_schema_extra={"positional": "[SAVE ...]"})
+    """The save that is chosen, whatever the verdict, which is kept beside it: `4` for that of epoch 4, `step1500`, or
+    its file; none follows the verdict. More than one are all copied to the folders of `publish_to` in lorafactory.toml,
+    to try; the first is the choice. It stays until there are new saves, or until `lora pick NAME --force` follows the
+    verdict again."""
     rank: int = Field(0, ge=0)
     """Also write what is chosen as a file of this rank, NAME-e04-r16.safetensors: the nearest there is, by SVD. How
     much of it is kept is said. 0 is off."""
@@ -69,11 +74,12 @@ class Settings(StepSettings):
     errors: float = Field(1.0, ge=0, le=10)
     """Standard errors below the best likeness within which an earlier save is preferred; 0 takes the best."""
 
-    @field_validator("epoch", "step", mode="before")
+    @field_validator("saves", mode="before")
     @classmethod
     def one_or_more(cls, value: object) -> object:
-        """A single number is a list of one."""
-        return (value,) if isinstance(value, int) else value
+        """A single one is a list of one, and an epoch may be a number."""
+        every = value if isinstance(value, list | tuple) else (value,)
+        return tuple(str(one) if isinstance(one, int) else one for one in every)
 
     @field_validator("if_undertrained")
     @classmethod
@@ -89,15 +95,11 @@ def check(work: Work, s: Settings) -> list[Problem]:
         refuse_foreign(work)
     except InputError as error:
         return [Problem(str(error))]
-    problems = []
-    if s.epoch and s.step:
-        text = "pick.epoch and pick.step: saves are chosen by one of both"
-        problems.append(Problem(text, "leave one out", error=SettingsError))
-    if len(s.epoch or s.step) > 1 and not work.workspace.publish_to:
+    if len(s.saves) > 1 and not work.workspace.publish_to:
         text = f"pick: only the first will be {work.place.chosen.name}, and the others have nowhere to go"
         fix = f'publish_to = ["FOLDER"] in {work.workspace.config_path}'
-        problems.append(Problem(text, fix, fatal=False))
-    return problems
+        return [Problem(text, fix, fatal=False)]
+    return []
 
 
 def sees(work: Work, s: Settings) -> dict[str, str]:
@@ -107,24 +109,15 @@ def sees(work: Work, s: Settings) -> dict[str, str]:
 
 def stands(last: dict[str, Any], s: Settings) -> bool:
     """A choice by hand stays until there are new saves."""
-    return bool(last.get("epoch") or last.get("step")) and not by_person(s)
-
-
-def by_person(s: Settings) -> bool:
-    return bool(s.epoch or s.step)
+    return bool(last.get("saves")) and not s.saves
 
 
 def keeps(work: Work, s: Settings) -> Settings:
     """The settings with the choice by hand that stands: the scores may be others since, the saves are the same."""
     last = last_pick(work)
-    if by_person(s) or not last.get("by_hand") or last.get("saves") != compared(read_scores(work)):
+    if s.saves or not last.get("by_hand") or last.get("saves") != compared(read_scores(work)):
         return s
-    return s.model_copy(update={key: tuple(last["by_hand"][key]) for key in ("epoch", "step")})
-
-
-def compared(told: dict[str, Any]) -> dict[str, str]:
-    """Name to sha256 of the saves that scores are about."""
-    return {row["save"]: row["sha256"] for row in told["columns"] if row["save"]}
+    return s.model_copy(update={"saves": tuple(last["by_hand"].get("saves", [last["pick"]]))})
 
 
 def outputs(work: Work, s: Settings) -> list[Path]:
@@ -154,7 +147,7 @@ def run(work: Work, s: Settings) -> Result:
     refuse_foreign(work)
     told = read_scores(work)
     verdict, rows, chosen = decision(work, told, s)
-    choices = [choice(row, chosen[0], verdict, hand=by_person(s)) for row in chosen]
+    choices = [choice(row, chosen[0], verdict, hand=bool(s.saves)) for row in chosen]
     result = told_as(work, choices, verdict)
     if not work.apply:
         return replace(result, summary=f"{result.summary}\nnothing was copied; do it with --apply")
@@ -167,7 +160,7 @@ def run(work: Work, s: Settings) -> Result:
     work.note.derived(work.place.chosen, work.place.result / choices[0].row["save"], "chosen")
     if (told_of := work.place.chosen.with_suffix(manifest.SUFFIX)).is_file():
         work.note.made("provenance", told_of)
-    if by_person(s):
+    if s.saves:
         work.note.metric(0, AGREES, float(document["by_hand"]["agrees"]))
     return replace(result, lines=(*result.lines, *lines))
 
@@ -197,7 +190,7 @@ def publish(work: Work, told: dict[str, Any], choices: list[Choice], rank: int, 
 def decision(work: Work, told: dict[str, Any], s: Settings) -> tuple[Verdict, list[Row], list[Row]]:
     """The verdict, the columns that it is about, and those that go out, the choice first."""
     verdict, rows = judged(work, told, s)
-    chosen = by_hand(rows, s) if by_person(s) else [next(r for r in rows if r["save"] == verdict.pick)]
+    chosen = by_hand(rows, s.saves) if s.saves else [next(r for r in rows if r["save"] == verdict.pick)]
     for row in chosen:
         save = work.place.result / row["save"]
         if not save.is_file() or images.sha256(save) != row["sha256"]:
@@ -226,15 +219,26 @@ def thresholds(s: Settings) -> Thresholds:
     return Thresholds(**{field.name: getattr(s, field.name) for field in dataclasses.fields(Thresholds)})
 
 
-def by_hand(rows: list[Row], s: Settings) -> list[Row]:
-    """The rows of those steps, or of those epochs: an epoch's last save if there are several."""
-    key, wanted = ("step", s.step) if s.step else ("epoch", s.epoch)
-    found = {row[key]: row for row in rows}
-    missing = [number for number in wanted if number not in found]
+def by_hand(rows: list[Row], names: Sequence[str]) -> list[Row]:
+    """The rows of the saves that a person called so."""
+    found = {name: called(rows, name) for name in names}
+    missing = [name for name, row in found.items() if row is None]
     if missing:
-        text = f"pick.{key} = {missing[0]}: no save of that {key} was compared; there are "
-        raise SettingsError(text + ", ".join(str(row[key] or "?") for row in rows))
-    return [found[number] for number in dict.fromkeys(wanted)]
+        text = f"pick: no save was compared that is called {missing[0]}; there are "
+        raise SettingsError(text + ", ".join(f"{Path(row['save']).stem} ({row['label']})" for row in rows))
+    return list({row["save"]: row for row in found.values() if row}.values())
+
+
+def called(rows: list[Row], name: str) -> Row | None:
+    """The save of an epoch, of a step or of that file; an epoch's last one if there are several."""
+    number = re.fullmatch(r"(epoch|step|) ?0*(\d+)", name)
+    stem = Path(name).name.removesuffix(".safetensors")
+    found = [
+        row
+        for row in rows
+        if (number and row[number[1] or "epoch"] == int(number[2])) or stem in (Path(row["save"]).stem, row["label"])
+    ]
+    return found[-1] if found else None
 
 
 def choice(row: Row, first: Row, verdict: Verdict, *, hand: bool) -> Choice:
@@ -280,46 +284,18 @@ def decided(rows: list[Row], choices: list[Choice], verdict: Verdict, s: Setting
         "label": row["label"],
         "epoch": row["epoch"],
         "step": row["step"],
-        "called_by": "step" if any(r["label"].startswith("step") for r in rows) else "epoch",
         "sha256": row["sha256"],
         "tensors": row["tensors"],
         "passed": verdict.passed or first.by_hand,
         "reason": first.reason,
-        "by_hand": {"epoch": s.epoch, "step": s.step, "agrees": agrees} if first.by_hand else None,
+        "by_hand": {"saves": s.saves, "agrees": agrees} if first.by_hand else None,
         "to_try": [c.row["label"] for c in choices[1:]],
         "verdict": asdict(verdict),
         "thresholds": asdict(thresholds(s)),
     }
 
 
-# ---------------------------------------------------------------- what is there already
-
-
-def read_scores(work: Work) -> dict[str, Any]:
-    path = work.place.comparison / SCORES
-    if not path.is_file():
-        raise InputError(f"no scores to pick by in {path.parent}: first `lora compare {work.place.name}`")
-    try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        ours = told["version"] == 2 and any(row["save"] for row in told["columns"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): `lora compare {work.place.name} --force`") from error
-    if not ours:
-        raise InputError(f"{path} is of another version, or has no save: `lora compare {work.place.name} --force`")
-    return told
-
-
-def refuse_foreign(work: Work) -> None:
-    """The chosen file may be replaced only if its tensors are those of one of our saves."""
-    chosen = work.place.chosen
-    if not chosen.exists():
-        return
-    found = content(chosen)
-    if found and found == last_pick(work).get("tensors"):
-        return
-    saves = [*work.place.result.glob("*.safetensors"), *work.place.earlier_results.glob("*/*.safetensors")]
-    if not found or not any(content(path) == found for path in saves):
-        raise InputError(f"{chosen} is none of this LoRA's saves and is left alone: move it away, then try again")
+# ---------------------------------------------------------------- taken back
 
 
 def take_away(work: Work) -> list[str]:
@@ -333,20 +309,3 @@ def take_away(work: Work) -> list[str]:
             lines.append(f"{path.name}: not ours, left as it is")
     (work.place.comparison / VERDICT).unlink(missing_ok=True)
     return lines
-
-
-def content(path: Path) -> str:
-    """A LoRA file's tensor hash; nothing if it is none."""
-    try:
-        return tensor_hash(path)
-    except InputError:
-        return ""
-
-
-def last_pick(work: Work) -> dict[str, Any]:
-    """What verdict.json of the last pick says; empty if there was none."""
-    try:
-        told: dict[str, Any] = json.loads((work.place.comparison / VERDICT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}

@@ -164,7 +164,7 @@ class TrainSettings(BaseModel):
     """Further arguments of the optimizer, such as `{ weight_decay = 0.1 }`; unknown ones are errors."""
     ema: bool = False
     """Also keep a running average of the adapter, and write it beside each save, as NAME-000004-ema.safetensors: a
-    save like others, and the one that `pick --epoch 4` takes."""
+    save like others, and the one that `lora pick NAME 4` takes."""
     ema_decay: float = Field(0.999, gt=0, lt=1)
     """What of the average stays at each step, once enough steps are done: it begins with less."""
     scheduler: str = "cosine"

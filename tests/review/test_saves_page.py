@@ -65,7 +65,7 @@ def test_a_choice_is_a_pick_and_undo_gives_back_the_one_before(lora, compared: R
     told = {c["label"]: c for c in saves.told(book.work)["columns"]}
     said = acts.choose(book, told["epoch 3"]["save"], told["epoch 3"]["sha256"])
     assert said.startswith("epoch 3, chosen by hand. The verdict: epoch 2")
-    assert verdict(compared)["by_hand"] == {"epoch": [3], "step": [], "agrees": False}
+    assert verdict(compared)["by_hand"] == {"saves": ["anna-000003.safetensors"], "agrees": False}
     third = published(compared)
     acts.choose(book, told["epoch 1"]["save"], told["epoch 1"]["sha256"])
     root = book.space.root

@@ -146,7 +146,7 @@ def test_only_pictures_within_the_page_are_shown() -> None:
 
 def test_it_says_what_was_chosen_and_how_to_get_another() -> None:
     text = Page(made()).text
-    assert "<lora:anna:1> 4nna" in text and "lora pick anna --epoch N" in text and "The best." in text
+    assert "<lora:anna:1> 4nna" in text and "lora pick anna anna-000002" in text and "The best." in text
     assert "the best of saves that do not pass" not in text and "--more" not in text
     failed = Page(render(report(passed=False))).text
     assert "epoch 3, the best of saves that do not pass" in failed and "lora train anna --more 3" in failed

@@ -24,8 +24,8 @@ def work(tmp_path: Path) -> Work:
     return three_saves(tmp_path)
 
 
-def by_epoch(*numbers: int) -> pick.Settings:
-    return pick.Settings(epoch=numbers)
+def by_epoch(number: int) -> pick.Settings:
+    return pick.Settings(saves=(str(number),))
 
 
 def chosen(work: Work) -> str:
@@ -68,7 +68,7 @@ def test_a_person_chooses_and_the_verdict_is_kept_beside_it(work: Work) -> None:
     assert chosen(work) == "epoch 3"
     assert result.data["passed"]
     assert result.data["reason"].startswith("epoch 3, chosen by hand. The verdict: epoch 2")
-    assert verdict(work)["by_hand"] == {"epoch": [3], "step": [], "agrees": False}
+    assert verdict(work)["by_hand"] == {"saves": ["3"], "agrees": False}
     assert verdict(work)["verdict"]["pick"] == "anna-000002.safetensors"
 
 
@@ -92,15 +92,18 @@ def test_a_choice_by_hand_stands_when_the_same_saves_have_other_scores(work: Wor
         assert chosen(work) == "epoch 1"
         perform(pick, work, by_epoch(3), store)
     assert verdict(work)["verdict"]["pick"] == "anna-000001.safetensors"
-    assert verdict(work)["by_hand"] == {"epoch": [3], "step": [], "agrees": False}
+    assert verdict(work)["by_hand"] == {"saves": ["3"], "agrees": False}
     assert pick.keeps(work, by_epoch(1)) == by_epoch(1)
+    path = work.place.comparison / "verdict.json"
+    path.write_text(json.dumps(verdict(work) | {"by_hand": {"epoch": [3], "step": []}}), encoding="utf-8")
+    assert pick.keeps(work, BY_VERDICT) == pick.Settings(saves="anna-000003.safetensors")  # of an earlier version
     write_save(work.place.result / "anna-000004.safetensors", "epoch 4")
     write_scores(work, [0.5, 0.5, 0.5, 0.7])
     assert pick.keeps(work, BY_VERDICT) == BY_VERDICT  # there are new saves
 
 
 def test_an_epoch_that_is_not_there(work: Work) -> None:
-    with pytest.raises(SettingsError, match="there are 1, 2, 3"):
+    with pytest.raises(SettingsError, match=r"called 4; there are anna-000001 \(epoch 1\), anna-000002"):
         pick.run(work, by_epoch(4))
     assert not work.place.chosen.exists()
 
@@ -115,14 +118,16 @@ def test_a_save_within_an_epoch_is_chosen_by_its_step(work: Work, tmp_path: Path
     result = pick.run(work, BY_VERDICT)
     assert result.data["reason"].startswith("step 15: ") and result.data["step"] == 15
     assert (tmp_path / "out" / "anna-s15.safetensors").is_file()
-    assert (verdict(work)["called_by"], verdict(work)["label"]) == ("step", "step 15")
-    for chooser, content in ((pick.Settings(step=10), "epoch 1"), (by_epoch(2), "epoch 3")):
+    assert verdict(work)["label"] == "step 15"
+    path = str(work.place.result / "anna-000001.safetensors")
+    named = {"step10": 1, "step 15": 2, "2": 3, "anna-000002": 2, "anna-000003.safetensors": 3, path: 1}
+    for name, content in ((name, f"epoch {number}") for name, number in named.items()):
+        chooser = pick.Settings(saves=(name,))
         assert pick.run(work, chooser).data["passed"] and chosen(work) == content
         assert pick.stands(chooser.model_dump(), BY_VERDICT)
     assert (tmp_path / "out" / "anna-e02.safetensors").is_file()
-    with pytest.raises(SettingsError, match=r"pick.step = 11: no save of that step was compared; there are 10, 15, 20"):
-        pick.run(work, pick.Settings(step=(10, 11)))
-    assert [p.error for p in pick.check(work, pick.Settings(step=10, epoch=1))] == [SettingsError]
+    with pytest.raises(SettingsError, match=r"called step11; there are anna-000001 \(epoch 1\), .* \(step 15\)"):
+        pick.run(work, pick.Settings(saves=("step10", "step11")))
 
 
 def test_a_file_that_is_not_ours_is_left_alone(work: Work) -> None:

@@ -83,7 +83,7 @@ def test_a_failed_save_is_marked_wherever_it_is_read(work: Work) -> None:
     assert told["modelspec.description"].endswith("The comparison says: undertrained")
     assert result.data["next"] == "lora train anna --more 3 && lora make anna"
     write_scores(work, [0.5, 0.7, 0.7], copies=[0, 0, 0.5, 0.6])
-    reason = pick.run(work, pick.Settings(epoch=2)).data["reason"]
+    reason = pick.run(work, pick.Settings(saves=2)).data["reason"]
     told = papers(work.place.chosen)
     assert (told["lorafactory.verdict"], told["lorafactory.chosen"]) == ("rejected", "by hand")
     assert "It fails: copies training pictures" in told["lorafactory.reason"] == reason
@@ -108,7 +108,7 @@ def test_the_chosen_file_is_ours_by_its_tensors(work: Work) -> None:
 
 
 def test_several_to_try(work: Work, out: Path) -> None:
-    result = pick.run(work, pick.Settings(epoch=(3, 1)))
+    result = pick.run(work, pick.Settings(saves=("3", "1")))
     assert (result.data["pick"], result.data["to_try"]) == ("anna-000003.safetensors", ["anna-000001.safetensors"])
     names = [f"anna-{e}{suffix}" for e in ("e01", "e03") for suffix in (".json", ".png", ".safetensors")]
     assert sorted(p.name for p in out.iterdir()) == names
@@ -122,14 +122,14 @@ def test_several_to_try(work: Work, out: Path) -> None:
     assert reason.startswith("epoch 1, to try beside epoch 3. The verdict: epoch 2")
     assert tensor_hash(work.place.chosen) == tensor_hash(out / "anna-e03.safetensors")
     assert result.lines[-2:] == tuple(f"published {out / name}.safetensors" for name in ("anna-e03", "anna-e01"))
-    with pytest.raises(SettingsError, match="there are 1, 2, 3"):
-        pick.run(work, pick.Settings(epoch=(2, 7)))
+    with pytest.raises(SettingsError, match=r"there are anna-000001 \(epoch 1\)"):
+        pick.run(work, pick.Settings(saves=("2", "7")))
 
 
 def test_several_need_a_place_to_go(work: Work) -> None:
-    (problem,) = pick.check(work, pick.Settings(epoch=(3, 1)))
+    (problem,) = pick.check(work, pick.Settings(saves=("3", "1")))
     assert not problem.fatal and "lorafactory.toml" in str(problem)
-    assert pick.check(work, pick.Settings(epoch=3)) == []
+    assert pick.check(work, pick.Settings(saves=3)) == []
 
 
 def test_a_name_stands_for_one_save_for_good(work: Work, out: Path) -> None:
@@ -197,7 +197,7 @@ def test_more_is_asked_for_once_and_only_by_a_verdict_of_undertrained(work: Work
     log.write_text('{"from": {"file": "anna-000003.safetensors", "more": 3}}')
     assert pick.asks_more(work, asking) == 0
     log.write_text('{"from": {"file": "", "more": 0}}')
-    pick.run(work, pick.Settings(epoch=1, if_undertrained="more 3"))
+    pick.run(work, pick.Settings(saves=1, if_undertrained="more 3"))
     assert pick.asks_more(work, asking) == 0  # a person is content
     write_scores(work, [0.6, 0.7, 0.7], copies=[0, 0.5, 0.6, 0.7])
     pick.run(work, asking)
