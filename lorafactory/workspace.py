@@ -290,8 +290,18 @@ def base_identity(workspace: Workspace, models: ModelSet) -> str:
     """What a base is with all that is said of it: the sha256 of its weights, where nothing is."""
     assert models.base is not None
     own = identity(workspace, models.base)
-    said = [identity(workspace, models.vae) if models.vae else "", models.prediction or ""]
+    vae = identity(workspace, models.vae) if models.vae else ""
+    said = [vae, models.prediction or "", schedule(models.base)]
     return hashlib.sha256("|".join([own, *said]).encode()).hexdigest() if any(said) else own
+
+
+def schedule(base: Path) -> str:
+    """What a diffusers folder says of noise, in canonical JSON: weights tell nothing of it. Else nothing."""
+    try:
+        told = json.loads((base / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+        return json.dumps({key: told[key] for key in sorted(told) if not key.startswith("_diffusers")})
+    except (OSError, ValueError, TypeError, AttributeError):  # what is wrong with it, its family says
+        return ""
 
 
 def identity(workspace: Workspace, path: Path) -> str:

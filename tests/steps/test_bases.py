@@ -21,7 +21,7 @@ from lorafactory.making import asked
 from lorafactory.pocket import MODELS
 from lorafactory.step import Work
 from lorafactory.training import lora_file, precision
-from lorafactory.workspace import base_identity, find_workspace, model_set, no_base
+from lorafactory.workspace import ModelSet, base_identity, find_workspace, identity, model_set, no_base
 from tests.conftest import Said
 
 VAE = str(MODELS / "base" / "vae")
@@ -75,7 +75,24 @@ def test_it_is_kept_in_the_recipe_and_makes_another_base(space: Path, bare: Path
     assert len(keys) == 2
     values = [{}, {"vae": VAE}, {"prediction": "v_prediction"}, {"prediction": "epsilon"}]
     found = [base_identity(plain.workspace, model_set(plain.workspace, "pocket", **v)) for v in values]
-    assert found[0] == step.model_identity(plain, "base") and len(set(found)) == 4
+    assert len(set(found)) == 4
+    unet = ModelSet(bare / "unet", "", "")
+    assert base_identity(plain.workspace, unet) == identity(plain.workspace, bare / "unet")  # nothing is said
+
+
+def test_a_corrected_schedule_makes_another_base(space: Path, tmp_path: Path) -> None:
+    found, path = find_workspace(space), model_set(find_workspace(space), "pocket").base
+    assert path is not None
+    shutil.copytree(path, tmp_path / "mended")
+    config = tmp_path / "mended" / "scheduler" / "scheduler_config.json"
+
+    def said(**more: object) -> str:
+        config.write_text(json.dumps({**json.loads(config.read_text(encoding="utf-8")), **more}), encoding="utf-8")
+        return base_identity(found, ModelSet(tmp_path / "mended", "", ""))
+
+    assert (
+        said(_diffusers_version="99") == base_identity(found, ModelSet(path, "", "")) != said(prediction_type="sample")
+    )
 
 
 def test_a_vae_is_kept_whole_in_lora_toml(space: Path, tmp_path: Path) -> None:
