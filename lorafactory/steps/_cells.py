@@ -56,6 +56,8 @@ class How:
     steps: int
     cfg: float
     dtype: str
+    device: str
+    """cuda or cpu, which do not draw quite the same."""
 
 
 @dataclass(frozen=True)

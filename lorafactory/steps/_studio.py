@@ -105,16 +105,12 @@ class Studio:
         """Have a base loaded."""
         if base == self._from:
             return
-        import torch
-
         from lorafactory.training.precision import DTYPES
 
         self._base, self._plain = None, {}  # the former is let go before the next comes
-        gpu = torch.cuda.is_available()
-        dtype = self.how.dtype if self.how.dtype != "auto" else "fp16" if gpu else "fp32"
         path = base.models.base
         assert path is not None
-        told: dict[str, Any] = {"dtype": DTYPES[dtype], "device": "cuda" if gpu else "cpu"}
+        told: dict[str, Any] = {"dtype": DTYPES[self.how.dtype], "device": self.how.device}
         self._base = families.load(path, **told, **base.models.told)
         self._from = base
 

@@ -25,12 +25,12 @@ from typing import Any, Literal
 from pydantic import Field
 from rich.console import Console
 
-from lorafactory import encoders, families, images
-from lorafactory.errors import BaseError, InputError, LoraError, Problem, SettingsError
+from lorafactory import encoders, images
+from lorafactory.errors import InputError, Problem
 from lorafactory.scoring import sheet
 from lorafactory.scoring.prompts import Prompt, asked_of_all, prompts_for
 from lorafactory.step import Result, StepSettings, Work
-from lorafactory.steps import _axis, _saves, _stages, _typed
+from lorafactory.steps import _axis, _saves, _stages, _typed, _wrong
 from lorafactory.steps._cells import Board, Cell, Checkpoint, Column, How
 from lorafactory.steps._drawing import Drawing, limits
 from lorafactory.steps._saves import Save
@@ -110,63 +110,7 @@ class Settings(StepSettings):
 
 
 def check(work: Work, s: Settings) -> list[Problem]:
-    wrong = []
-    if not work.trigger and (not s.loras or any("{trigger}" in p for p in s.prompts)):
-        wrong.append(("compare: there is no trigger to draw with", "--trigger WORD, or trigger in lora.toml"))
-    if s.prompts and not s.loras and not any("{trigger}" in p for p in s.prompts):
-        wrong.append(("compare.prompts: none holds {trigger}", 'write it as in "{trigger}, a woman on a horse"'))
-    if s.loras and not s.prompts and not work.trigger:
-        wrong.append(("compare: nothing is said of what to draw", '--prompts "a dog on a beach"'))
-    if not distinct(s.seeds) or any(not 0 <= seed < 2**63 for seed in s.seeds):
-        wrong.append((f"compare.seeds = {list(s.seeds)}: not different whole numbers from 0 up", "seeds = [1, 2, 3]"))
-    if not distinct(s.strengths) or any(not 0 < x <= 2 for x in s.strengths):
-        wrong.append((f"compare.strengths = {list(s.strengths)}: not different numbers up to 2", "strengths = [1.0]"))
-    wrong += [(f"compare.loras: there is no file {p}", "give .safetensors files") for p in s.loras if not file(p)]
-    for key in ("loras", "axis", "to"):
-        if getattr(s, key) and work.recipe.origins.get(f"compare.{key}") != "command line":
-            wrong.append((f"compare.{key} would hide the saves from `pick`; it is for the command line", "take it out"))
-    problems = [Problem(message, fix, error=SettingsError) for message, fix in wrong]
-    if lacking := blind(work):
-        problems.append(Problem(lacking, "or train only: --to train"))
-    if len(s.seeds) == 1:
-        problems.append(Problem("compare.seeds: one seed shows no diversity, so that gate is off", fatal=False))
-    return [*problems, *other_bases(work, s)]
-
-
-def file(path: str) -> bool:
-    return Path(path).suffix == ".safetensors" and Path(path).is_file()
-
-
-def distinct(values: Sequence[float]) -> bool:
-    """There are some, and none twice."""
-    return 0 < len(values) == len(set(values))
-
-
-def blind(work: Work) -> str | None:
-    """What is missing of CLIP. That no base is named is for `train` to say."""
-    from lorafactory.encoders import clip
-
-    try:
-        return clip.missing(work.models.clip)
-    except BaseError:
-        return None
-
-
-def other_bases(work: Work, s: Settings) -> list[Problem]:
-    """What is wrong with the bases of `on`, and that LoRAs from anywhere have none."""
-    problems = []
-    try:
-        own = families.detect(work.models.base) if (s.on or s.loras) and work.models.base else None
-        for name in s.on:
-            path = model_set(work.workspace, name).base
-            if path and (other := families.detect(path)) != own:
-                text = f"compare.on: {name} is of the family {other}, and the LoRA of {own}"
-                problems.append(Problem(text, "take another checkpoint", error=SettingsError))
-            elif path:
-                families.inspect(path, **model_set(work.workspace, name).told)
-    except LoraError as error:
-        problems.append(Problem(str(error), error=type(error)))
-    return problems
+    return _wrong.problems(work, s)
 
 
 def about(told: Mapping[str, Any]) -> str:
@@ -255,9 +199,17 @@ def board_of(work: Work, s: Settings, saves: Sequence[Save]) -> Board:
     resolution, skip = (re.search(r"\d+", told.get(key, "")) for key in ("ss_resolution", "ss_clip_skip"))
     trained = resolution[0] if resolution else work.recipe.table("train").get("resolution", 512)
     side = max(8, (s.resolution or int(trained)) // 8 * 8)
-    how = How(side, int(skip[0]) if skip else 1, s.steps, s.cfg, s.dtype)
+    how = How(side, int(skip[0]) if skip else 1, s.steps, s.cfg, *drawn_with(s.dtype))
     cells = folder_of(work, s) if s.to else work.place.comparison
     return Board(cells / "cells", prompts_of(work, s), s.seeds, how)
+
+
+def drawn_with(dtype: str) -> tuple[str, str]:
+    """The precision of the base and the device, as they are on this machine."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    return dtype if dtype != "auto" else "fp16" if gpu else "fp32", "cuda" if gpu else "cpu"
 
 
 def prompts_of(work: Work, s: Settings) -> list[Prompt]:
@@ -345,8 +297,9 @@ def pace_key(board: Board, base: Checkpoint, s: Settings) -> str:
     """What the time for a picture depends on."""
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return json.dumps([base.identity, board.how.side, s.steps, s.cfg > 1, s.dtype, s.batch, device])
+    how = board.how
+    device = torch.cuda.get_device_name() if how.device == "cuda" else how.device
+    return json.dumps([base.identity, how.side, how.steps, how.cfg > 1, how.dtype, s.batch, device])
 
 
 def full_command(work: Work, s: Settings) -> str:

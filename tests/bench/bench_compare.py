@@ -28,6 +28,7 @@ from lorafactory.scoring.prompts import Prompt
 from lorafactory.steps._cells import Board, Checkpoint, Column, How
 from lorafactory.steps._saves import Save
 from lorafactory.steps._studio import Studio
+from lorafactory.steps.compare import drawn_with
 from lorafactory.store import Store
 from lorafactory.training import adapter, lora_file
 from lorafactory.training.settings import TrainSettings
@@ -81,7 +82,7 @@ def throughput(turns: int, side: int, steps: int) -> None:
     """Print how many of the plain pipeline's pictures a second ours draws."""
     models = model_set(find_workspace(Path.cwd()), "pocket")
     assert models.base is not None
-    how = How(side, 1, steps, 7.0, "fp32")
+    how = How(side, 1, steps, 7.0, *drawn_with("fp32"))
     with tempfile.TemporaryDirectory() as place:
         base = families.get("sd15").load(models.base)
         file = a_lora(Path(place) / "lora.safetensors", base)

@@ -16,7 +16,7 @@ from lorafactory import images
 from lorafactory.recipe import Header, Recipe
 from lorafactory.scoring.eyes import Eyes
 from lorafactory.step import Work
-from lorafactory.steps import compare
+from lorafactory.steps import _wrong, compare
 from lorafactory.steps._cells import Column
 from lorafactory.steps._studio import Studio
 from lorafactory.workspace import LoraDir, Workspace
@@ -107,7 +107,7 @@ def make_work(root: Path, monkeypatch: Any) -> Work:
     FakeStudio.asked, FakeStudio.dies_after = [], None
     monkeypatch.setattr(compare, "Studio", FakeStudio)
     monkeypatch.setattr(compare, "eyes", lambda work: Eyes(FakeClip()))
-    monkeypatch.setattr(compare, "blind", lambda work: None)
+    monkeypatch.setattr(_wrong, "blind", lambda work: None)
     monkeypatch.setattr(compare, "base_identity", lambda space, models: f"base {models.base.name}")
     return work
 

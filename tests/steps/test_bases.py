@@ -116,7 +116,7 @@ def test_all_who_load_the_base_pass_it_on(space: Path, bare: Path, monkeypatch: 
     work = work_of(space, {"base": str(bare), "vae": VAE, "prediction": "v_prediction"})
     compare, generate = steps.get("compare"), steps.get("generate")
     here = compare.checkpoint(work)
-    compare.Studio(compare.How(96, 1, 2, 3.0, "fp32"), batch=1).have(here)
+    compare.Studio(compare.How(96, 1, 2, 3.0, "fp32", "cpu"), batch=1).have(here)
     generate.load(generate.models(work, generate.Settings()))  # of `probe` too
     train = steps.get("train").Settings()
     precision.load(bare, precision.decide(bare, train, device="cpu"), **work.models.told)

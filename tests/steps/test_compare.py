@@ -58,6 +58,8 @@ def test_a_lost_cell_is_drawn_again_and_another_base_draws_all(work: Work, monke
     assert compare.run(work, FULL).data["drawn"] == 1
     monkeypatch.setattr(compare, "base_identity", lambda space, models: "base 2")
     assert compare.run(work, FULL).data["drawn"] == 3 * CELLS
+    monkeypatch.setattr(compare, "drawn_with", lambda dtype: ("fp16", "cpu"))
+    assert compare.run(work, FULL).data["drawn"] == 3 * CELLS  # as on another machine
 
 
 def test_scores_are_whole_and_the_same_every_time(work: Work) -> None:
@@ -235,7 +237,7 @@ def test_the_studio_draws_with_each_save_reads_texts_once_and_leaves_no_trace(
             for epoch in (3, 4)
         ),
     )
-    studio = _studio.Studio(_cells.How(32, 1, 2, 7.0, "auto"), 4)
+    studio = _studio.Studio(_cells.How(32, 1, 2, 7.0, "fp32", "cpu"), 4)
 
     def draw(column: _cells.Column) -> list[bytes]:
         studio._take(column)
