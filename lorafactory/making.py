@@ -139,6 +139,7 @@ def closing(work: Work, results: dict[str, Result], verdict: dict[str, Any]) -> 
     place = work.place
     if all(result.skipped for result in results.values()):
         return f"everything is up to date\n{place.chosen}   report: {place.report.as_uri()}"
+    other = verdict.get("another")
     return "\n".join(
         [
             "",
@@ -147,6 +148,6 @@ def closing(work: Work, results: dict[str, Result], verdict: dict[str, Any]) -> 
             f"trigger  {work.trigger}",
             f"save     {verdict['reason']}",
             f"report   {place.report.as_uri()}",
-            f"another  lora pick {place.name} {Path(verdict['verdict']['runner_up'] or 'SAVE').stem}",
+            *([f"another  {other}"] if other else []),
         ]
     )

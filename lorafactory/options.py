@@ -183,7 +183,9 @@ def run_step(module: ModuleType, given_place: str | None, given: dict[str, Any])
     with ExitStack() as pages:
         if place.owned:
             pages.callback(write_index, workspace)  # also of a step that fails
-        result = in_lock(module, work, step.settings_of(module, recipe), given["force"])
+        # what is named is done, also where `undo` took it back
+        named = any(given.get(key) for key, field in module.Settings.model_fields.items() if positional(field))
+        result = in_lock(module, work, step.settings_of(module, recipe), given["force"] or named)
         if place.owned and not result.skipped:
             refresh(work)
     if place.owned and (options := to_keep(module, work, told, header)):
@@ -201,6 +203,7 @@ def to_keep(module: ModuleType, work: Work, told: dict[str, Any], header: dict[s
         return []
     name, fields = step.name_of(module), module.Settings.model_fields
     keys = [k for k in told if getattr(ours, k) != getattr(its, k) and not step.is_neutral(fields[k])]
+    keys = [k for k in keys if not positional(fields[k])]  # what it was about, not how
     if any(is_once(fields[k]) for k in keys):
         return []
     was = kept.header.model_dump(by_alias=True)

@@ -76,13 +76,12 @@ def verdict(text: str = "", *, passed: bool = True) -> dict[str, Any]:
     """verdict.json: the third save is chosen, the fourth was rejected."""
     own = {
         "next": None if passed else "lora train anna --more 3",
-        "runner_up": "anna-000002.safetensors",
         "rejected": {"anna-000004.safetensors": f"copies{text}"},
     }
     limits = {"fit": 0.9, "diversity": 0.7, "copies": 0.2, "artefacts": 3.0, "gain": 0.2, "errors": 1.0}
     return {
         "pick": "anna-000003.safetensors", "label": "epoch 3", "passed": passed, "reason": f"epoch 3: the best{text}",
-        "by_hand": None, "verdict": own, "thresholds": limits,
+        "by_hand": None, "another": "lora pick anna anna-000002", "verdict": own, "thresholds": limits,
     }  # fmt: skip
 
 

@@ -264,6 +264,9 @@ def test_a_typing_error_does_not_undo_a_choice(lora, demo: Path):
     assert lora("pick", "demo", 1).code == 0
     assert lora("pick", "demo", 9).code == 2
     assert "up to date" in lora("pick", "demo").out
+    assert lora("undo", "demo").code == 0
+    assert "chosen by hand" not in lora("pick", "demo").out
+    assert "epoch 1, chosen by hand" in lora("pick", "demo", 1).out  # what was taken back may be chosen anew
 
 
 def test_a_pick_alone_writes_the_pages_too(lora, demo: Path):

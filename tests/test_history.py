@@ -17,6 +17,7 @@ from lorafactory.questions import QUESTIONS
 from lorafactory.recording import environment
 from lorafactory.store import Store
 from lorafactory.training.lora_header import tensor_hash
+from lorafactory.workspace import schedule
 from tests.history import BASE, folder, hashes, said, save, told
 
 pytestmark = pytest.mark.xdist_group("history")
@@ -194,6 +195,7 @@ def test_the_manifest_of_a_training_whole(history: Path) -> None:
             "family": "sd15",
             "vae_sha256": "",
             "prediction": "",
+            "schedule": schedule(history.parent / "models" / "pocket-base"),
         },
         "from": {"sha256": "", "epoch": 0, "step": 0, "more": 0},
         "pictures": [

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,7 +39,16 @@ from lorafactory.steps import _papers, train
 from lorafactory.store import Store, tidy
 from lorafactory.training.lora_header import tensor_hash
 from lorafactory.training.plan import Example, plan
-from lorafactory.workspace import LoraDir, ModelSet, Workspace, checkpoints, find_workspace, identity, model_set
+from lorafactory.workspace import (
+    LoraDir,
+    ModelSet,
+    Workspace,
+    checkpoints,
+    find_workspace,
+    identity,
+    model_set,
+    schedule,
+)
 
 IDENTICAL, SAME = "bit-identical", "same settings"
 
@@ -98,11 +108,17 @@ def look_for_models(space: Workspace, place: LoraDir, found: Recovered) -> None:
     for name in dict.fromkeys((base["asked"], now.base, *map(str, checkpoints(space)))):
         with suppress(LoraError):
             models = model_set(space, name, vae=vae, prediction=base["prediction"] or None)
-            if models.base and identity(space, models.base) == base["sha256"]:
+            if models.base and is_base(space, models.base, base):
                 found.models = models
                 break
     if found.models is None:
         found.missing.append(f"the base {base['asked']} (sha256 {base['sha256']})")
+
+
+def is_base(space: Workspace, path: Path, told: Mapping[str, Any]) -> bool:
+    """Weights and schedule are those that were written down; earlier manifests do not know the schedule."""
+    says = schedule(path)
+    return bool(told.get("schedule", says) == says and identity(space, path) == told["sha256"])
 
 
 def look_for_files(place: LoraDir, found: Recovered, from_lora: str) -> None:

@@ -207,6 +207,8 @@ def _move(base: Base, device: torch.device | str) -> Base:
 
 
 def _stamp(path: Path | None) -> tuple[Any, ...]:
-    """What tells that a base on disk is still the same."""
-    files = sorted(path.rglob("*.safetensors")) if path and path.is_dir() else [path] if path else []
+    """What tells that a base on disk is still the same: its weights, and what a folder says of itself."""
+    files = [path] if path else []
+    if path and path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix in (".safetensors", ".json"))
     return tuple((str(f), (told := f.stat()).st_size, told.st_mtime_ns) for f in files)

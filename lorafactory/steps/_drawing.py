@@ -1,9 +1,12 @@
-"""A comparison being drawn: stage by stage, and between the stages the saves that fall behind drop out."""
+"""A comparison being drawn: stage by stage, and between the stages the saves that fall behind drop out.
+
+One that was behind another comes back when that one falls as well: few pictures had told too much.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -27,6 +30,8 @@ class Drawing:
     plan: Plan
     drawn: dict[Column, list[Spot]]
     """By column, the baseline first."""
+    out: dict[str, str] = field(default_factory=dict)
+    """Hash of a save's tensors to why it does not come back."""
 
     @cached_property
     def purse(self) -> Purse:
@@ -50,7 +55,9 @@ class Drawing:
         for stage in everything if full else stages(self.board.prompts, self.board.seeds):
             self.paint(stage, [baseline, *alive])
             if not (full or aside):
-                alive = self._still_in(judge, alive)
+                alive = self._still_in(judge, judged)
+            if self.purse.empty:
+                break
         best = judged if aside else self._best(judge, judged)
         if not (full or aside):
             self.paint(
@@ -86,20 +93,21 @@ class Drawing:
         for column in columns:
             self.drawn[column] += spots
 
-    def _still_in(self, judge: Judge, alive: Sequence[Column]) -> list[Column]:
+    def _still_in(self, judge: Judge, judged: Sequence[Column]) -> list[Column]:
         """The saves that go on to the next stage; why the others do not is kept in the plan."""
         from lorafactory.scoring.evidence import evidence
         from lorafactory.scoring.verdict import standing
 
-        left = [column for column in alive if column.tensors not in self.plan.carried]
-        self.plan.dropped |= {c.tensors: self.plan.carried[c.tensors] for c in alive if c not in left}
+        gone = self.plan.carried | self.out
+        self.plan.dropped = {c.tensors: gone[c.tensors] for c in judged if c.tensors in gone}
+        names = {c.save.path.name: c for c in judged if c.save and c.tensors not in gone}
         table, yardstick = evidence(judge.tell({c: s for c, s in self.drawn.items() if s}, {}))
-        names = {column.save.path.name: column for column in left if column.save}
         table = [scores for scores in table if scores.save in names]
         if len({seed for _, seed in self.drawn[self.home[0]]}) > 1:
             out = standing(table, yardstick, limits(self.work))
         else:  # one seed tells no error to go by
             out = {} if self.purse.room is None else lower_half(table)
+            self.out |= {names[name].tensors: why for name, why in out.items()}
         self.plan.dropped |= {names[name].tensors: why for name, why in out.items()}
         return [column for name, column in names.items() if name not in out]
 

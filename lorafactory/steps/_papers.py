@@ -19,7 +19,7 @@ from lorafactory.steps._begin import Beginning
 from lorafactory.training.lora_header import tensor_hash
 from lorafactory.training.plan import Example, Plan
 from lorafactory.training.saves import AVERAGE, Point, label, stem
-from lorafactory.workspace import identity
+from lorafactory.workspace import identity, schedule
 
 if TYPE_CHECKING:
     from lorafactory.families import Base
@@ -56,6 +56,7 @@ def of(work: Work, s: Any, base: Base, beginning: Beginning, shown: list[Example
             "family": base.family,
             "vae_sha256": identity(work.workspace, models.vae) if models.vae else "",
             "prediction": models.prediction or "",
+            "schedule": schedule(models.base) if models.base else "",
         },
         "from": begun_from(work, beginning),
         "pictures": [picture(example) for example in shown],

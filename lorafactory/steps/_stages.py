@@ -1,7 +1,7 @@
 """A comparison's budget: in which order cells are drawn, and how many.
 
     every save         one prompt like the captions and one unlike, two seeds
-    those still in     every prompt, two seeds at a time, after each of which more may drop out
+    those still in     every prompt, two seeds at a time, after each of which more may drop out, or come back
     strengths          for the best
 
 Prompts come before further seeds: pictures of one prompt are much alike, and tell less of a save than another prompt.

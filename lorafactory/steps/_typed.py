@@ -9,14 +9,20 @@ from typing import Any
 
 from lorafactory.step import Work
 
-COMMON = ("base", "trigger", "kind", "class")
+COMMON = ("recipe", "base", "vae", "prediction", "trigger", "kind", "class")
 """Of what all commands take: what says how it comes out."""
 
 
 def line(
-    work: Work, step: str, subject: Sequence[str], settings: Mapping[str, Any], always: Collection[str], more: str
+    work: Work,
+    step: str,
+    subject: Sequence[str],
+    settings: Mapping[str, Any],
+    always: Collection[str],
+    more: str,
 ) -> str:
     """`lora step subject ... more` with the settings that stood on the command line, and those of `always` if set.
+    On a folder that is not a LoRA's it acts.
 
     What lora.toml says by now goes without saying: `make` writes there what it is told.
     """
@@ -25,7 +31,8 @@ def line(
     told = {key: header[key] for key in COMMON if key in typed and header[key] != kept.get(key)}
     own = kept.get(step, {})
     told |= {k: v for k, v in settings.items() if (k in typed or f"{step}.{k}" in typed) and v != own.get(k)}
-    return shlex.join(["lora", step, *subject, *_words({key: value for key, value in told.items() if value}), more])
+    last = [more] if work.place.owned else ["--apply", more]
+    return shlex.join(["lora", step, *subject, *_words({key: value for key, value in told.items() if value}), *last])
 
 
 def _kept(work: Work) -> dict[str, Any]:

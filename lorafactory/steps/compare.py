@@ -50,7 +50,7 @@ from lorafactory.steps._telling import (
 )
 from lorafactory.workspace import base_identity, model_set
 
-VERSION = 4
+VERSION = 5
 MODELS = ("base", "clip")
 HEADER = ("trigger", "kind", "class")
 
@@ -304,7 +304,7 @@ def pace_key(board: Board, base: Checkpoint, s: Settings) -> str:
 
 def full_command(work: Work, s: Settings) -> str:
     """The line that draws every cell."""
-    files = bool(s.loras and s.to)
+    files = bool(s.loras and s.to) and work.place.root == Path(s.to).expanduser().resolve()
     subject = s.loras if files else [work.place.name if work.place.owned else str(work.place.root)]
     always = {"on", "axis", "to", *(("base", "prompts") if files else ("loras",))}
     told = s.model_dump(mode="json", exclude={"full", "budget", *(("loras",) if files else ())})

@@ -18,13 +18,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lorafactory import images, manifest
 from lorafactory.errors import InputError, Problem, SettingsError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 VERSION = 4
 HEADER = ("trigger", "kind", "class")
+FORMERLY = ("epoch", "step")
 AGREES = "agrees"
 """Metric of a choice by hand: 1 if the verdict is the same, else 0."""
 
@@ -73,6 +75,16 @@ class Settings(StepSettings):
     been learned; 0 turns the gate off."""
     errors: float = Field(1.0, ge=0, le=10)
     """Standard errors below the best likeness within which an earlier save is preferred; 0 takes the best."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def formerly(cls, told: object) -> object:
+        """Records and lora.toml of earlier versions say `epoch` or `step`."""
+        if not isinstance(told, dict) or not told.keys() & {"epoch", "step"}:
+            return told
+        numbers = {key: value if isinstance(value := told.get(key, ()), list | tuple) else (value,) for key in FORMERLY}
+        saves = [f"{key}{number}" for key in FORMERLY for number in numbers[key]]
+        return {key: value for key, value in told.items() if key not in FORMERLY} | {"saves": saves}
 
     @field_validator("saves", mode="before")
     @classmethod
@@ -108,16 +120,19 @@ def sees(work: Work, s: Settings) -> dict[str, str]:
 
 
 def stands(last: dict[str, Any], s: Settings) -> bool:
-    """A choice by hand stays until there are new saves."""
-    return bool(last.get("saves")) and not s.saves
+    """A choice by hand stays until there are new saves; what else is asked for is done."""
+    return bool(last.get("saves")) and s.model_dump(mode="json") == {**last, "saves": []}
 
 
 def keeps(work: Work, s: Settings) -> Settings:
-    """The settings with the choice by hand that stands: the scores may be others since, the saves are the same."""
+    """The settings with the choice by hand, which stays until there are new saves."""
     last = last_pick(work)
-    if s.saves or not last.get("by_hand") or last.get("saves") != compared(read_scores(work)):
-        return s
-    return s.model_copy(update={"saves": tuple(last["by_hand"].get("saves", [last["pick"]]))})
+    hand = last.get("by_hand")
+    with suppress(InputError):  # no scores: `ready` says it
+        if hand and not s.saves and last.get("saves") == compared(read_scores(work)):
+            # an earlier version kept numbers of epochs or steps
+            return s.model_copy(update={"saves": tuple(hand.get("saves") or [last["pick"], *last["to_try"]])})
+    return s
 
 
 def outputs(work: Work, s: Settings) -> list[Path]:
@@ -146,14 +161,14 @@ def ready(work: Work, s: Settings) -> None:
 def run(work: Work, s: Settings) -> Result:
     refuse_foreign(work)
     told = read_scores(work)
-    verdict, rows, chosen = decision(work, told, s)
+    verdict, chosen = decision(work, told, s)
     choices = [choice(row, chosen[0], verdict, hand=bool(s.saves)) for row in chosen]
     result = told_as(work, choices, verdict)
     if not work.apply:
         return replace(result, summary=f"{result.summary}\nnothing was copied; do it with --apply")
     written = dict(last_pick(work).get("written") or {})
     lines = publish(work, told, choices, s.rank, written)
-    document = decided(rows, choices, verdict, s) | {"saves": compared(told), "written": written}
+    document = decided(work.place.name, choices, verdict, s) | {"saves": compared(told), "written": written}
     write_whole(work.place.comparison / VERDICT, as_json(document))
     for role, path in zip(("chosen", "preview", "sidecar", "verdict"), outputs(work, s), strict=True):
         work.note.made(role, path)
@@ -187,15 +202,15 @@ def publish(work: Work, told: dict[str, Any], choices: list[Choice], rank: int, 
 # ---------------------------------------------------------------- the decision
 
 
-def decision(work: Work, told: dict[str, Any], s: Settings) -> tuple[Verdict, list[Row], list[Row]]:
-    """The verdict, the columns that it is about, and those that go out, the choice first."""
+def decision(work: Work, told: dict[str, Any], s: Settings) -> tuple[Verdict, list[Row]]:
+    """The verdict, and the columns that go out, the choice first."""
     verdict, rows = judged(work, told, s)
     chosen = by_hand(rows, s.saves) if s.saves else [next(r for r in rows if r["save"] == verdict.pick)]
     for row in chosen:
         save = work.place.result / row["save"]
         if not save.is_file() or images.sha256(save) != row["sha256"]:
             raise InputError(f"{save} is not the file that was compared: `lora compare {work.place.name}` again")
-    return verdict, rows, chosen
+    return verdict, chosen
 
 
 def judged(work: Work, told: dict[str, Any], s: Settings) -> tuple[Verdict, list[Row]]:
@@ -230,14 +245,15 @@ def by_hand(rows: list[Row], names: Sequence[str]) -> list[Row]:
 
 
 def called(rows: list[Row], name: str) -> Row | None:
-    """The save of an epoch, of a step or of that file; an epoch's last one if there are several."""
-    number = re.fullmatch(r"(epoch|step|) ?0*(\d+)", name)
-    stem = Path(name).name.removesuffix(".safetensors")
-    found = [
-        row
-        for row in rows
-        if (number and row[number[1] or "epoch"] == int(number[2])) or stem in (Path(row["save"]).stem, row["label"])
-    ]
+    """The save of that file or label, or else of that epoch or step: the last one if there are several."""
+    path = Path(name)
+    if len(path.parts) > 1:  # saves of other trainings have the same names
+        sha256 = images.sha256(path) if path.is_file() else ""
+        return next((row for row in rows if row["sha256"] == sha256), None)
+    stem, number = name.removesuffix(".safetensors"), re.fullmatch(r"(epoch|step|) ?0*(\d+)", name)
+    found = [row for row in rows if stem in (row["save"].removesuffix(".safetensors"), row["label"])]
+    if number and not found:
+        found = [row for row in rows if row[number[1] or "epoch"] == int(number[2])]
     return found[-1] if found else None
 
 
@@ -275,10 +291,11 @@ def told_as(work: Work, choices: list[Choice], verdict: Verdict) -> Result:
     return Result(f"pick: {first.reason}", data, tuple(lines))
 
 
-def decided(rows: list[Row], choices: list[Choice], verdict: Verdict, s: Settings) -> dict[str, Any]:
+def decided(name: str, choices: list[Choice], verdict: Verdict, s: Settings) -> dict[str, Any]:
     """What verdict.json keeps: the choice and, beside it, the verdict."""
     first = choices[0]
     row, agrees = first.row, first.row["save"] == verdict.pick
+    other = next((save for save in (verdict.runner_up, verdict.pick) if save not in (None, row["save"])), None)
     return {
         "pick": row["save"],
         "label": row["label"],
@@ -290,6 +307,7 @@ def decided(rows: list[Row], choices: list[Choice], verdict: Verdict, s: Setting
         "reason": first.reason,
         "by_hand": {"saves": s.saves, "agrees": agrees} if first.by_hand else None,
         "to_try": [c.row["label"] for c in choices[1:]],
+        "another": shlex.join(["lora", "pick", name, Path(other).stem]) if other else None,
         "verdict": asdict(verdict),
         "thresholds": asdict(thresholds(s)),
     }

@@ -126,6 +126,18 @@ def test_impossible_without_the_base(lora: Lora, copied: Path, history: Path) ->
     assert lora("reproduce", "anna", "--plan").code == 0
 
 
+def test_impossible_with_the_base_of_another_schedule(lora: Lora, copied: Path, history: Path) -> None:
+    config = history.parent / "models" / "pocket-base" / "scheduler" / "scheduler_config.json"
+    was = config.read_text(encoding="utf-8")
+    config.write_text(was.replace("v_prediction", "epsilon"), encoding="utf-8")
+    try:
+        said = lora("reproduce", "anna", "--plan")
+        assert said.code and "the base " in said.err + said.out
+    finally:
+        config.write_text(was, encoding="utf-8")
+    assert lora("reproduce", "anna", "--plan").code == 0
+
+
 def test_impossible_without_a_picture_or_a_mask_each_named(lora: Lora, copied: Path) -> None:
     anna = copied / "loras" / "anna"
     mask, sha = images.sha256(anna / "masks" / "0003.png"), hashes(copied, "anna")["0001.png"]

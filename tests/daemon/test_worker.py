@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,6 +197,17 @@ def test_a_then_b_with_the_base_resident_equals_b_alone(
     assert len(loads) == 1 and len(alone) == 2
     assert hashes(queue.space, "bea") == alone
     assert hashes(queue.space, "anna") != alone
+
+
+def test_a_base_whose_schedule_was_corrected_is_read_again(tmp_path: Path):
+    from lorafactory.pocket import MODELS
+
+    path = Path(shutil.copytree(MODELS / "base", tmp_path / "base"))
+    config = path / "scheduler" / "scheduler_config.json"
+    with families.resident():
+        first = families.load(path)
+        config.write_text(config.read_text(encoding="utf-8").replace("v_prediction", "epsilon"), encoding="utf-8")
+        assert families.load(path).scheduler.config.prediction_type != first.scheduler.config.prediction_type
 
 
 def test_nothing_stays_resident_outside():

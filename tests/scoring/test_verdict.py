@@ -246,6 +246,12 @@ def test_what_is_far_behind_or_broken_drops_out() -> None:
     assert out["x-000004.safetensors"].startswith("artefacts: 9.0")
 
 
+def test_four_pictures_that_may_be_good_by_chance_drop_nobody_yet() -> None:
+    unsure, sure = save(1, 0.5, spread=0.2, error=0.15), save(2, 0.5, spread=0.2, error=0.01)
+    table, limits = [unsure, sure, save(4, 0.6), save(6, 0.6)], Thresholds(gain=0.6)
+    assert set(standing(table, YARD, limits)) == {"x-000002.safetensors"}  # each has gone a quarter of the way
+
+
 def test_one_copy_in_four_pictures_drops_nobody_yet() -> None:
     table = [save(1, 0.70), save(2, 0.70, copies=0.25), save(3, 0.70, copies=0.5)]
     assert set(standing(table, YARD)) == {"x-000003.safetensors"}

@@ -137,6 +137,22 @@ def test_the_line_that_draws_the_rest_says_what_was_typed_and_lora_toml_does_not
     assert compare.full_command(work, asked) == "lora compare anna --steps 30 --full"
 
 
+def test_the_line_for_a_folder_acts_and_says_all_of_the_base(work: Work) -> None:
+    header = work.recipe.header.model_copy(update={"vae": "v.safetensors", "prediction": "v_prediction"})
+    work.recipe.origins.update(dict.fromkeys(("vae", "prediction"), "command line"))
+    elsewhere = replace(work, place=replace(work.place, owned=False), recipe=replace(work.recipe, header=header))
+    line = f"{elsewhere.place.root} --vae v.safetensors --prediction v_prediction --apply --full"
+    assert compare.full_command(elsewhere, SETTINGS) == f"lora compare {line}"
+
+
+def test_the_line_for_files_beside_a_lora_names_both(work: Work, tmp_path: Path) -> None:
+    to, file = tmp_path / "out", tmp_path / "a.safetensors"
+    asked = SETTINGS.model_copy(update={"loras": (str(file),), "to": str(to)})
+    assert compare.full_command(work, asked) == f"lora compare anna --loras {file} --to {to} --full"
+    alone = replace(work, place=replace(work.place, root=to))
+    assert compare.full_command(alone, asked).startswith(f"lora compare {file} --base pocket")
+
+
 def test_bases_that_are_called_the_same_are_not_taken_for_one(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     home = compare.checkpoint(work)
     monkeypatch.setattr(compare, "checkpoint", lambda work, name: replace(home, identity=name))

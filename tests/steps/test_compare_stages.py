@@ -14,6 +14,7 @@ import pytest
 from compared_sets import NO_GATES, SETTINGS, FakeStudio, make_work, save, told
 
 from lorafactory.errors import OutOfMemory
+from lorafactory.scoring import verdict
 from lorafactory.scoring.prompts import Prompt, prompts_for
 from lorafactory.step import Work
 from lorafactory.steps import _drawing, _saves, _stages, compare
@@ -135,6 +136,19 @@ def test_a_save_that_falls_behind_is_drawn_no_further_and_stays_out_when_others_
     compare.run(work, seeds)
     assert set(drawn(work)) == {"anna-000005.safetensors"}
     assert told(work)["columns"][1]["dropped"] == rows["anna-000001.safetensors"]["dropped"]
+
+
+def test_what_dropped_out_comes_back_when_it_is_not_behind_any_more(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for epoch in (2, 3, 4):
+        save(work, epoch, f"good {epoch}")
+    found = iter([{"anna-000001.safetensors": "behind"}, {}])
+    monkeypatch.setattr(verdict, "standing", lambda *given: next(found, {}))
+    compare.run(work, SETTINGS.model_copy(update={"seeds": (1, 2, 3, 4)}))
+    count = drawn(work)
+    assert (count["anna-000001.safetensors"], count["anna-000002.safetensors"]) == (4 + 6, 12)  # of 4, 2 and 6
+    assert not any(row["dropped"] for row in told(work)["columns"])
 
 
 def test_what_drops_out_goes_by_the_gates_of_now_and_what_is_drawn_to_the_end_did_not(work: Work) -> None:

@@ -78,7 +78,10 @@ def test_a_choice_by_hand_is_seen_and_the_chains_own_pick_does_not_undo_it(work:
     pick.run(work, by_epoch(3))
     assert pick.sees(work, BY_VERDICT) == by_verdict  # up to date: make leaves it
     assert pick.stands(by_epoch(3).model_dump(mode="json"), BY_VERDICT)
-    assert not pick.stands(by_epoch(3).model_dump(), by_epoch(1))
+    assert not pick.stands(by_epoch(3).model_dump(mode="json"), by_epoch(1))
+    smaller = pick.Settings(rank=1)
+    assert not pick.stands(by_epoch(3).model_dump(mode="json"), smaller)  # that is to be made, of the same save
+    assert pick.keeps(work, smaller) == pick.Settings(rank=1, saves="3")
 
 
 def test_a_choice_by_hand_stands_when_the_same_saves_have_other_scores(work: Work) -> None:
@@ -95,8 +98,9 @@ def test_a_choice_by_hand_stands_when_the_same_saves_have_other_scores(work: Wor
     assert verdict(work)["by_hand"] == {"saves": ["3"], "agrees": False}
     assert pick.keeps(work, by_epoch(1)) == by_epoch(1)
     path = work.place.comparison / "verdict.json"
-    path.write_text(json.dumps(verdict(work) | {"by_hand": {"epoch": [3], "step": []}}), encoding="utf-8")
-    assert pick.keeps(work, BY_VERDICT) == pick.Settings(saves="anna-000003.safetensors")  # of an earlier version
+    old = verdict(work) | {"by_hand": {"epoch": [3, 1], "step": []}, "to_try": ["epoch 1"]}
+    path.write_text(json.dumps(old), encoding="utf-8")  # as an earlier version wrote it
+    assert pick.keeps(work, BY_VERDICT) == pick.Settings(saves=("anna-000003.safetensors", "epoch 1"))
     write_save(work.place.result / "anna-000004.safetensors", "epoch 4")
     write_scores(work, [0.5, 0.5, 0.5, 0.7])
     assert pick.keeps(work, BY_VERDICT) == BY_VERDICT  # there are new saves
@@ -124,10 +128,41 @@ def test_a_save_within_an_epoch_is_chosen_by_its_step(work: Work, tmp_path: Path
     for name, content in ((name, f"epoch {number}") for name, number in named.items()):
         chooser = pick.Settings(saves=(name,))
         assert pick.run(work, chooser).data["passed"] and chosen(work) == content
-        assert pick.stands(chooser.model_dump(), BY_VERDICT)
+        assert pick.stands(chooser.model_dump(mode="json"), BY_VERDICT)
     assert (tmp_path / "out" / "anna-e02.safetensors").is_file()
     with pytest.raises(SettingsError, match=r"called step11; there are anna-000001 \(epoch 1\), .* \(step 15\)"):
         pick.run(work, pick.Settings(saves=("step10", "step11")))
+
+
+def test_what_is_named_exactly_comes_before_the_last_of_an_epoch(work: Work) -> None:
+    scores = work.place.comparison / "scores.json"
+    told = json.loads(scores.read_text(encoding="utf-8"))
+    told["columns"][3] |= {"epoch": 2, "label": "epoch 2, average"}
+    scores.write_text(json.dumps(told), encoding="utf-8")
+    for name, content in (("epoch 2", "epoch 2"), ("2", "epoch 3"), ("epoch 2, average", "epoch 3")):
+        pick.run(work, pick.Settings(saves=(name,)))
+        assert chosen(work) == content
+
+
+def test_a_save_of_another_training_is_not_taken_for_one_that_is_called_the_same(work: Work) -> None:
+    earlier = work.place.earlier_results / "2026-04-01" / "anna-000002.safetensors"
+    write_save(earlier, "epoch 9")
+    with pytest.raises(SettingsError, match=r"no save was compared that is called .*2026-04-01"):
+        pick.run(work, pick.Settings(saves=(str(earlier),)))
+    assert not work.place.chosen.exists()
+
+
+def test_what_an_earlier_version_recorded_is_understood() -> None:
+    old = pick.Settings().model_dump(mode="json") | {"epoch": [4, 6], "step": []}
+    assert pick.Settings.model_validate(old).saves == ("epoch4", "epoch6")
+    assert pick.Settings.model_validate({"step": 1500, "rank": 8}) == pick.Settings(saves="step1500", rank=8)
+
+
+def test_another_save_is_proposed_that_was_not_chosen(work: Work) -> None:
+    pick.run(work, BY_VERDICT)
+    assert verdict(work)["another"] == "lora pick anna anna-000003"
+    pick.run(work, by_epoch(3))
+    assert verdict(work)["another"] == "lora pick anna anna-000002"
 
 
 def test_a_file_that_is_not_ours_is_left_alone(work: Work) -> None:
