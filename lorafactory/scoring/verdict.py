@@ -145,14 +145,12 @@ def decide(
 def standing(table: Sequence[Scores], yardstick: Yardstick, limits: Thresholds | None = None) -> dict[str, str]:
     """Between two stages: which saves drop out of the comparison, and why, in words. At least two always stay.
 
-    As there are few pictures yet, a gate stops only a save that misses it by far, and surely.
+    As there are few pictures yet, a gate stops only a save that misses it by far. What has not learned yet is behind;
+    where all have not, the best of them are looked at all the same.
     """
     limits = limits or Thresholds()
     saves = in_order(table)
-    failures = {
-        s.save: [f for f in gates(s, yardstick, limits) if f.short > FAR and _for_sure(f, s, yardstick, limits)]
-        for s in saves
-    }
+    failures = {s.save: [f for f in gates(s, yardstick, limits) if f.short > FAR and f.gate != "gain"] for s in saves}
     out = {s.save: failures[s.save][0].words for s in saves if failures[s.save]}
     best = _best([s for s in saves if s.save not in out] or saves)
     behind = {s.save: lead(best, s) for s in saves}
@@ -162,12 +160,6 @@ def standing(table: Sequence[Scores], yardstick: Yardstick, limits: Thresholds |
             out[s.save] = f"likeness {gap:.3f} ± {error:.3f} below that of {best.label}"
     ranked = sorted(saves, key=lambda s: (s.save in out, len(failures[s.save]), behind[s.save][0], saves.index(s)))
     return {s.save: out[s.save] for s in ranked[STAY:] if s.save in out}
-
-
-def _for_sure(failure: Failure, s: Scores, yardstick: Yardstick, limits: Thresholds) -> bool:
-    """It is not by chance that so few pictures miss the gate; the others know no error but FAR."""
-    told = s.gain(yardstick)
-    return failure.gate != "gain" or (told is not None and told[0] + _surely(len(s.likeness)) * told[1] < limits.gain)
 
 
 def _surely(cells: int) -> float:

@@ -246,10 +246,12 @@ def test_what_is_far_behind_or_broken_drops_out() -> None:
     assert out["x-000004.safetensors"].startswith("artefacts: 9.0")
 
 
-def test_four_pictures_that_may_be_good_by_chance_drop_nobody_yet() -> None:
-    unsure, sure = save(1, 0.5, spread=0.2, error=0.15), save(2, 0.5, spread=0.2, error=0.01)
-    table, limits = [unsure, sure, save(4, 0.6), save(6, 0.6)], Thresholds(gain=0.6)
-    assert set(standing(table, YARD, limits)) == {"x-000002.safetensors"}  # each has gone a quarter of the way
+def test_what_has_not_learned_yet_drops_out_by_being_behind_and_not_where_all_have_not() -> None:
+    limits = Thresholds(gain=0.9)
+    alike = [save(n, 0.5, spread=0.1) for n in (1, 2, 3, 4)]
+    assert all("not learned" in why for why in decide(alike, YARD, limits).rejected.values())
+    assert standing(alike, YARD, limits) == {}
+    assert set(standing([*alike[:2], save(4, 0.7), save(6, 0.7)], YARD, limits)) == {s.save for s in alike[:2]}
 
 
 def test_one_copy_in_four_pictures_drops_nobody_yet() -> None:

@@ -154,12 +154,12 @@ def test_what_dropped_out_comes_back_when_it_is_not_behind_any_more(
 def test_what_drops_out_goes_by_the_gates_of_now_and_what_is_drawn_to_the_end_did_not(work: Work) -> None:
     for epoch in (3, 4):
         save(work, epoch)
-    strict = replace(work, recipe=replace(work.recipe, tables={"pick": {**NO_GATES, "gain": 1.0}}))
+    strict = replace(work, recipe=replace(work.recipe, tables={"pick": {**NO_GATES, "artefacts": 1e-3}}))
     compare.run(strict, SETTINGS)
-    assert sum("not learned" in (row["dropped"] or "") for row in told(work)["columns"]) == 2
+    assert sum("artefacts" in (row["dropped"] or "") for row in told(work)["columns"]) == 2
     assert compare.sees(strict, SETTINGS) != compare.sees(work, SETTINGS)
     compare.run(work, SETTINGS)
-    assert not any("not learned" in (row["dropped"] or "") for row in told(work)["columns"])
+    assert not any("artefacts" in (row["dropped"] or "") for row in told(work)["columns"])
     full = SETTINGS.model_copy(update={"full": True})
     assert compare.sees(strict, full) == compare.sees(work, full)  # nothing drops out
     compare.run(strict, full)
